@@ -1,0 +1,1 @@
+"""LLMOps for the functions you already have."""

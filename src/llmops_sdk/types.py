@@ -1,0 +1,358 @@
+"""The data that travels: messages, requests, responses, deltas, hits and verdicts.
+
+All of it is immutable, hashable and free of behaviour that needs the outside world. What is a JSON object by nature (a schema, tool
+arguments) is held as canonical JSON text, so that equal things are equal, hash alike and can be stored. `codec.py` turns it
+into JSON and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from llmops_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "other"]
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spare spaces. Raises `UsageError` for what JSON cannot hold."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"This cannot be written as JSON: {error}. Pass plain dicts, lists, strings, numbers.") from error
+
+
+# Messages -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reasoning:
+    """What a model thought aloud before it answered; never part of `Message.text`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The model's own refusal, where the provider marks it as one."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A model asks for a tool. `arguments_json` is what the model wrote, valid JSON or not."""
+
+    id: str
+    name: str
+    arguments_json: str = "{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool answered, sent back under the id of its call."""
+
+    call_id: str
+    text: str
+
+
+Part: TypeAlias = Text | Reasoning | Refusal | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn. Build it with `Message.system("…")`, `Message.user("…")`, `Message.assistant("…")`."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, role: Role, content: str | Part | Iterable[Part]) -> Message:
+        """A message of `role` from text, one part or several."""
+        if isinstance(content, str):
+            return cls(role=role, parts=(Text(text=content),))
+        if isinstance(content, Text | Reasoning | Refusal | ToolCall | ToolResult):
+            return cls(role=role, parts=(content,))
+        return cls(role=role, parts=tuple(content))
+
+    @classmethod
+    def system(cls, content: str | Part | Iterable[Part]) -> Message:
+        return cls.of("system", content)
+
+    @classmethod
+    def user(cls, content: str | Part | Iterable[Part]) -> Message:
+        return cls.of("user", content)
+
+    @classmethod
+    def assistant(cls, content: str | Part | Iterable[Part]) -> Message:
+        return cls.of("assistant", content)
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined; neither reasoning nor refusals nor tools."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+# Requests -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """A tool that a model may call: `parameters_json` is the JSON Schema of its arguments as canonical JSON."""
+
+    name: str
+    description: str = ""
+    parameters_json: str = '{"type":"object","properties":{}}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSchema:
+    """The JSON Schema that an answer must fit, as canonical JSON, under the name that providers ask for."""
+
+    name: str
+    schema_json: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a chat model. Unset fields (None) are left to the model's own defaults.
+
+    `extra_json` is canonical JSON of provider options that have no field here; it is merged into the provider's payload last.
+    """
+
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    output: OutputSchema | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str | None = None
+    extra_json: str = "{}"
+
+    @classmethod
+    def of(cls, content: str | Message | Sequence[Message] | Request, /, **parameters: Any) -> Request:
+        """A request from text (one user message), messages, or another request, with `parameters` set on top.
+
+        Parameters that are not fields of `Request` go to `extra_json`. Raises `UsageError` for anything else as content.
+        """
+        if isinstance(content, Request):
+            return content.using(**parameters)
+        if isinstance(content, str):
+            return cls(messages=(Message.user(content),)).using(**parameters)
+        if isinstance(content, Message):
+            return cls(messages=(content,)).using(**parameters)
+        if isinstance(content, Sequence) and content and all(isinstance(m, Message) for m in content):
+            return cls(messages=tuple(content)).using(**parameters)
+        raise UsageError(
+            f"A model takes a str, a Message, a non-empty list of Message, or a Request; this is {type(content).__name__}."
+        )
+
+    def using(self, **parameters: Any) -> Request:
+        """The same request with `parameters` set; those that are not fields go to `extra_json`."""
+        if not parameters:
+            return self
+        known = {name: value for name, value in parameters.items() if name in _REQUEST_FIELDS}
+        if "stop" in known:
+            known["stop"] = (known["stop"],) if isinstance(known["stop"], str) else tuple(known["stop"] or ())
+        if "tools" in known:
+            known["tools"] = tuple(known["tools"] or ())
+        other = {name: value for name, value in parameters.items() if name not in _REQUEST_FIELDS}
+        if other:
+            known["extra_json"] = canonical_json({**json.loads(known.get("extra_json", self.extra_json)), **other})
+        return dataclasses.replace(self, **known)
+
+    def under(self, defaults: Mapping[str, Any]) -> Request:
+        """The same request with `defaults` filled in where it says nothing."""
+        said = {f for f in _REQUEST_FIELDS if getattr(self, f) not in (None, ())} | set(json.loads(self.extra_json))
+        return self.using(**{name: value for name, value in defaults.items() if name not in said})
+
+    @property
+    def text(self) -> str:
+        """The text of the last user message: what caches and routers look at."""
+        return next((m.text for m in reversed(self.messages) if m.role == "user"), "")
+
+
+_REQUEST_FIELDS = frozenset(f.name for f in dataclasses.fields(Request))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """Texts to embed, one vector each."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    """Passages to score against a query."""
+
+    query: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Log-probabilities of `continuations`, each after `prompt`."""
+
+    prompt: str
+    continuations: tuple[str, ...]
+
+
+AnyRequest: TypeAlias = Request | EmbedRequest | RerankRequest | ScoreRequest
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens. None means that the provider did not say. `input_tokens` includes the cached ones."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Field by field; a field that neither knows stays unknown."""
+
+        def both(name: str) -> int | None:
+            known = [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
+            return sum(known) if known else None
+
+        return Usage(**{f.name: both(f.name) for f in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What a chat model answered.
+
+    `model` is the model that answered, as it named itself. `cached` says that a cache of this process answered. `parsed` is
+    the typed value where an output type was declared. `raw` is the provider's payload; it takes no part in equality.
+    """
+
+    message: Message
+    finish_reason: FinishReason = "stop"
+    model: str = ""
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    cached: bool = False
+    trace_id: str = ""
+    span_id: str = ""
+    parsed: Any = field(default=None, compare=False)
+    raw: Any = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, text: str, **fields: Any) -> Response:
+        """A response of one assistant text."""
+        return cls(message=Message.assistant(text), **fields)
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def refused(self) -> bool:
+        """The provider's filter stopped it, or the model refused in the provider's own terms."""
+        return self.finish_reason == "content_filter" or any(isinstance(p, Refusal) for p in self.message.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EmbedResponse:
+    """`vectors`: float32 [n, D], in the order of the texts."""
+
+    vectors: NDArray[np.float32]
+    model: str = ""
+    usage: Usage = field(default_factory=Usage)
+    trace_id: str = ""
+    span_id: str = ""
+
+
+class ToolCallDelta(NamedTuple):
+    """A piece of a tool call: `index` says which one of the message; `id` and `name` come with its first piece."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments_json: str = ""
+
+
+class Delta(NamedTuple):
+    """A piece of a streamed answer. `text` is "" where the piece carries none."""
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_call: ToolCallDelta | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+# Retrieval and guards -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A passage that a search found. `start` and `end` are character offsets of `text` in the document `source`."""
+
+    id: str
+    text: str
+    score: float
+    source: str = ""
+    start: int = 0
+    end: int = 0
+    metadata: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a `@retrieve` function may return instead of a plain string: a `k` of its own, and a metadata filter.
+
+    `where` holds (name, value) pairs that a hit's metadata must equal.
+    """
+
+    text: str
+    k: int | None = None
+    where: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a check decided about one text.
+
+    `score` is the check's own measure (higher is worse), `threshold` what it was held against. `text` is the replacement
+    where the action is "redact". `start` and `end` say where in the text it looked hardest.
+    """
+
+    check: str
+    action: Literal["pass", "annotate", "redact", "block"] = "pass"
+    score: float | None = None
+    threshold: float | None = None
+    reason: str = ""
+    text: str | None = None
+    start: int | None = None
+    end: int | None = None
