@@ -233,7 +233,7 @@ class AllModelsFailedError(ModelError):
         self.errors = tuple(errors)
 
 
-class FlowCancelled(BaseException):  # noqa: N818 - it is a signal, as asyncio.CancelledError is, not an error
+class FlowCancelled(BaseException):
     """Thrown by a driver into a flow whose caller has gone. A leaf may leave the `usage` it knows of on it."""
 
     def __init__(self) -> None:

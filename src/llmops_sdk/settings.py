@@ -1,8 +1,7 @@
-"""One frozen `Settings`, built once from defaults, `[tool.llmops]` of the project, `LLMOPS_*` variables and `configure()`, in
-that order.
+"""One frozen `Settings`, built once from defaults, `[tool.llmops]`, `LLMOPS_*` variables and `configure()`, in that order.
 
-Nothing is read at import. The settings of the process are the one piece of state that the package holds at module level: they
-must be the same in every thread and every event loop, which a context variable cannot promise.
+Nothing is read at import. The settings of the process are the one piece of state that the package holds at module level:
+they must be the same in every thread and every event loop, which a context variable cannot promise.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Settings:
         project: name of the project on spans; the folder name of the project root by default.
         home: folder of the store, caches, indexes and models; None means found by `find_home`.
         otlp: OTLP/HTTP endpoint (base address, without `/v1/traces`) that spans are also sent to.
-        capture: where message content goes. "local": to the local store only. "span", "event", "span_and_event": also onto
-            what leaves through exporters. "none": nowhere.
+        capture: where message content goes. "local": to the local store only. "span", "event", "span_and_event": also
+            onto what leaves through exporters. "none": nowhere.
         redact: further patterns (regular expressions, or functions of a string) beside the built-in ones.
         sample: share of traces that are recorded, 0 to 1.
         store: whether the local store is written.
@@ -109,7 +108,7 @@ def _flag(name: str, value: object) -> bool:
     raise UsageError(f"{name} must be true or false; it is {value!r}.")
 
 
-def _number(name: str, value: Any, kind: type[float] | type[int]) -> float | int:
+def _number(name: str, value: Any, kind: type[float | int]) -> float | int:
     try:
         return kind(value)
     except (TypeError, ValueError):

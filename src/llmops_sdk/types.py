@@ -1,8 +1,8 @@
 """The data that travels: messages, requests, responses, deltas, hits and verdicts.
 
-All of it is immutable, hashable and free of behaviour that needs the outside world. What is a JSON object by nature (a schema, tool
-arguments) is held as canonical JSON text, so that equal things are equal, hash alike and can be stored. `codec.py` turns it
-into JSON and back.
+All of it is immutable, hashable and free of behaviour that needs the outside world. What is a JSON object by nature (a
+schema, tool arguments) is held as canonical JSON text, so that equal things are equal, hash alike and can be stored.
+`codec.py` turns it into JSON and back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def canonical_json(value: object) -> str:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"This cannot be written as JSON: {error}. Pass plain dicts, lists, strings, numbers.") from error
+        message = f"This cannot be written as JSON: {error}. Pass plain dicts, lists, strings, numbers."
+        raise UsageError(message) from error
 
 
 # Messages -----------------------------------------------------------------------------------------------------------
@@ -137,7 +138,8 @@ class OutputSchema:
 class Request:
     """What is asked of a chat model. Unset fields (None) are left to the model's own defaults.
 
-    `extra_json` is canonical JSON of provider options that have no field here; it is merged into the provider's payload last.
+    `extra_json` is canonical JSON of provider options that have no field here; it is merged into the provider's payload
+    last.
     """
 
     messages: tuple[Message, ...]
@@ -155,7 +157,7 @@ class Request:
     def of(cls, content: str | Message | Sequence[Message] | Request, /, **parameters: Any) -> Request:
         """A request from text (one user message), messages, or another request, with `parameters` set on top.
 
-        Parameters that are not fields of `Request` go to `extra_json`. Raises `UsageError` for anything else as content.
+        Parameters that are not fields of `Request` go to `extra_json`. Raises `UsageError` for any other content.
         """
         if isinstance(content, Request):
             return content.using(**parameters)
@@ -163,10 +165,11 @@ class Request:
             return cls(messages=(Message.user(content),)).using(**parameters)
         if isinstance(content, Message):
             return cls(messages=(content,)).using(**parameters)
-        if isinstance(content, Sequence) and content and all(isinstance(m, Message) for m in content):
-            return cls(messages=tuple(content)).using(**parameters)
+        messages = tuple(m for m in content if isinstance(m, Message)) if isinstance(content, Sequence) else ()
+        if messages and len(messages) == len(content):
+            return cls(messages=messages).using(**parameters)
         raise UsageError(
-            f"A model takes a str, a Message, a non-empty list of Message, or a Request; this is {type(content).__name__}."
+            f"A model takes a str, a Message, a non-empty list of Message, or a Request; not {type(content).__name__}."
         )
 
     def using(self, **parameters: Any) -> Request:
@@ -251,8 +254,8 @@ class Usage:
 class Response:
     """What a chat model answered.
 
-    `model` is the model that answered, as it named itself. `cached` says that a cache of this process answered. `parsed` is
-    the typed value where an output type was declared. `raw` is the provider's payload; it takes no part in equality.
+    `model` is the model that answered, as it named itself. `cached` says that a client-side cache answered. `parsed` is the
+    typed value where an output type was declared. `raw` is the provider's payload; it takes no part in equality.
     """
 
     message: Message
@@ -293,9 +296,9 @@ class EmbedResponse:
 
 
 class ToolCallDelta(NamedTuple):
-    """A piece of a tool call: `index` says which one of the message; `id` and `name` come with its first piece."""
+    """A piece of a tool call: `number` counts the message's calls from 0; `id` and `name` come with its first piece."""
 
-    index: int
+    number: int
     id: str = ""
     name: str = ""
     arguments_json: str = ""
@@ -344,8 +347,8 @@ class Query:
 class Verdict:
     """What a check decided about one text.
 
-    `score` is the check's own measure (higher is worse), `threshold` what it was held against. `text` is the replacement
-    where the action is "redact". `start` and `end` say where in the text it looked hardest.
+    `score` is the check's own measure (higher is worse), `threshold` what it was held against. `text` is the
+    replacement where the action is "redact". `start` and `end` say where in the text it looked hardest.
     """
 
     check: str
