@@ -1,0 +1,79 @@
+"""The heart: one generator serves sync, async and streaming calls. See docs/flow.md."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmops_sdk.flow.assembly import Assembly
+    from llmops_sdk.flow.drive import BlockingCallWarning, Stream, run_async, run_sync
+    from llmops_sdk.flow.effects import (
+        END,
+        Block,
+        ByteSource,
+        Effect,
+        Emit,
+        End,
+        Flow,
+        Gather,
+        Invoke,
+        Next,
+        Race,
+        Send,
+        Sleep,
+        Source,
+        Transport,
+        Wait,
+    )
+    from llmops_sdk.flow.model import Input, Model
+    from llmops_sdk.flow.run import Run
+    from llmops_sdk.flow.tap import tap
+
+_HOMES = {
+    "assembly": ("Assembly",),
+    "drive": ("BlockingCallWarning", "Stream", "run_async", "run_sync"),
+    "effects": (
+        *("END", "Block", "ByteSource", "Effect", "Emit", "End", "Flow", "Gather", "Invoke", "Next", "Race", "Send"),
+        *("Sleep", "Source", "Transport", "Wait"),
+    ),
+    "model": ("Input", "Model"),
+    "run": ("Run",),
+    "tap": ("tap",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "END",
+    "Assembly",
+    "Block",
+    "BlockingCallWarning",
+    "ByteSource",
+    "Effect",
+    "Emit",
+    "End",
+    "Flow",
+    "Gather",
+    "Input",
+    "Invoke",
+    "Model",
+    "Next",
+    "Race",
+    "Run",
+    "Send",
+    "Sleep",
+    "Source",
+    "Stream",
+    "Transport",
+    "Wait",
+    "run_async",
+    "run_sync",
+    "tap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

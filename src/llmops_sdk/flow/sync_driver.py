@@ -1,0 +1,186 @@
+"""The sync driver: performs effects in the caller's thread."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+from llmops_sdk.errors import AsyncFunctionError, DeadlineExceededError, FlowCancelled
+from llmops_sdk.flow.driver import RETURNED, Driver
+from llmops_sdk.flow.effects import END, Block, Contest, Emit, End, Gather, Invoke, Next, Send, Sleep, Wait
+from llmops_sdk.tracing import attach, detach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmops_sdk.flow.effects import Effect
+    from llmops_sdk.types import Delta
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives a coroutine: a function, a partial of one, or an object that is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def refuse_coroutine(function: Callable[..., Any]) -> AsyncFunctionError:
+    """The error of a coroutine function in a synchronous call."""
+    name = getattr(function, "__qualname__", None) or repr(type(function).__name__)
+    return AsyncFunctionError(
+        f"{name} is a coroutine function, and this call is synchronous. Await the asynchronous form of the call "
+        f"(acomplete, astream, or a function defined with async def), or pass a plain function."
+    )
+
+
+class SyncDriver(Driver):
+    """Drives one flow to its end, or from delta to delta."""
+
+    __slots__ = ()
+
+    def advance(self) -> Delta | End:
+        """The next delta, or `END` with the answer in `result`. Raises what the flow raises."""
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = self.resume(value, error)
+            except BaseException:
+                self._release()
+                raise
+            finally:
+                error = None
+            if effect is RETURNED:
+                self._release()
+                return END
+            if type(effect) is Emit:
+                return effect.delta
+            value = None
+            try:
+                value = self.perform(effect)  # type: ignore[arg-type]  # RETURNED has been dealt with
+            except Exception as raised:
+                error = raised
+            except BaseException:  # Ctrl-C and its like: the flow cleans up, then it goes on its way
+                self.cancel()
+                raise
+
+    def cancel(self) -> None:
+        """Throw `FlowCancelled` into the flow and perform its clean-up, for at most the closing time."""
+        if self.ended:
+            return
+        value: Any = None
+        error: BaseException | None = self.start_closing()
+        try:
+            while (effect := self.resume(value, error)) is not RETURNED:
+                value = error = None
+                if type(effect) is Emit:
+                    continue
+                try:
+                    self.remaining_s()
+                    value = self.perform(effect)  # type: ignore[arg-type]  # RETURNED ends the loop
+                except DeadlineExceededError:
+                    break
+                except Exception as raised:
+                    error = raised
+        except (FlowCancelled, Exception):
+            pass
+        finally:
+            error = None
+            self.abandon()
+            self._release()
+
+    def collect(self) -> None:
+        """Called at garbage collection: close the flow and its sources, performing nothing."""
+        self.abandon()
+        self._release()
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform one effect with the flow's span current, within the time that is left."""
+        action = _ACTIONS.get(type(effect))
+        if action is None:
+            raise TypeError(f"A flow yielded {effect!r}, which is not an effect. Use `yield from` for an inner flow.")
+        self.remaining_s()
+        context = self.context
+        if context is None:
+            return self._checked(action, effect)
+        token = attach(context)
+        try:
+            return self._checked(action, effect)
+        finally:
+            detach(token)
+
+    def _checked(self, action: Callable[[SyncDriver, Any], Any], effect: Effect) -> Any:
+        value = action(self, effect)
+        if self.deadline_s is not None:
+            self.remaining_s()
+        return value
+
+    def _send(self, effect: Send) -> Any:
+        answer = effect.transport.send(
+            effect.request, stream=effect.stream, timeout_s=effect.timeout_s, deadline_s=self.deadline_s
+        )
+        if effect.stream:
+            self.sources.append(answer)  # type: ignore[arg-type]  # with stream=True a transport answers with a source
+        return answer
+
+    def _next(self, effect: Next) -> Any:
+        return effect.source.next()
+
+    def _sleep(self, effect: Sleep) -> None:
+        left = self.remaining_s()
+        time.sleep(effect.seconds if left is None else min(effect.seconds, left))
+
+    def _block(self, effect: Block) -> Any:
+        return effect.function()
+
+    def _wait(self, effect: Wait) -> Any:
+        left, own = self.remaining_s(), effect.timeout_s
+        patience = own if left is None else left if own is None else min(own, left)
+        try:
+            return effect.future.result(patience)
+        except FutureTimeoutError:
+            if effect.future.done():
+                raise
+            self.remaining_s()
+            raise TimeoutError(f"Nothing came within {own} s.") from None
+
+    def _invoke(self, effect: Invoke) -> Any:
+        if is_coroutine_function(effect.function):
+            raise refuse_coroutine(effect.function)
+        answer = effect.function(*effect.args, **effect.kwargs)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise refuse_coroutine(effect.function)
+        return answer
+
+    def _gather(self, effect: Gather) -> Any:
+        from llmops_sdk.flow.background import gather
+
+        return gather(effect, self)
+
+    def _contest(self, effect: Contest) -> Any:
+        from llmops_sdk.flow.background import contest
+
+        winner = contest(effect, self)
+        self.sources.append(winner)
+        return winner
+
+    def _release(self) -> None:
+        self.ended = True
+        while self.sources:
+            self.sources.pop().close()
+
+
+_ACTIONS: dict[type[Effect], Callable[[SyncDriver, Any], Any]] = {
+    Send: SyncDriver._send,  # noqa: SLF001 - the table belongs to the class
+    Next: SyncDriver._next,  # noqa: SLF001
+    Sleep: SyncDriver._sleep,  # noqa: SLF001
+    Block: SyncDriver._block,  # noqa: SLF001
+    Wait: SyncDriver._wait,  # noqa: SLF001
+    Invoke: SyncDriver._invoke,  # noqa: SLF001
+    Gather: SyncDriver._gather,  # noqa: SLF001
+    Contest: SyncDriver._contest,  # noqa: SLF001
+}

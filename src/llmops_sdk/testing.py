@@ -1,0 +1,85 @@
+"""What users test with: a model that answers from a script, and a recorder of spans."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llmops_sdk.errors import UnsupportedError, UsageError
+from llmops_sdk.flow import Assembly, Emit, Invoke, Model
+from llmops_sdk.tracing.genai import record_request, record_response, request_attributes
+from llmops_sdk.types import Delta, Request, Response
+
+if TYPE_CHECKING:
+    from llmops_sdk.flow import Flow, Run
+    from llmops_sdk.types import AnyRequest
+
+Reply: TypeAlias = str | Response | Exception | Callable[[Request], Any]
+
+
+class ScriptedModel(Model):
+    """Answers with `replies`, in order, the last not repeated.
+
+    A reply is the text, a `Response`, an exception to raise, or a function (plain or coroutine) of the request that
+    returns one of these. Streams come word by word. `requests` holds what was asked so far. A call beyond the last reply
+    raises `UsageError`.
+
+        model = ScriptedModel(["Paris", RateLimitedError("slow down")])
+    """
+
+    def __init__(self, replies: Sequence[Reply], *, name: str = "scripted") -> None:
+        if isinstance(replies, str):
+            raise UsageError(f"ScriptedModel takes a list of replies; wrap the text: ScriptedModel([{replies!r}]).")
+        self.name = name
+        self.replies = tuple(replies)
+        self.requests: list[Request] = []
+        self._lock = threading.Lock()
+
+    def flow(self, request: AnyRequest, run: Run) -> Flow[Response]:
+        """The next reply."""
+        if not isinstance(request, Request):
+            raise UnsupportedError(f"{self.name} answers chat requests; this is {type(request).__name__}.")
+        attributes = request_attributes(request, operation="chat", provider="scripted", model=self.name)
+        with run.span(f"chat {self.name}", attributes=attributes) as span:
+            record_request(span, request)
+            response = yield from self._reply(request, run)
+            record_response(span, response)
+            return _at(response, span.trace_id, span.span_id)
+
+    def _reply(self, request: Request, run: Run) -> Flow[Response]:
+        reply: Any = self._take(request)
+        while callable(reply) and not isinstance(reply, Response | Exception):
+            reply = yield Invoke(reply, (request,))
+        if isinstance(reply, Exception):
+            raise reply
+        response = reply if isinstance(reply, Response) else Response.of(str(reply), model=self.name)
+        if run.streaming:
+            assembly = Assembly()
+            for delta in deltas_of(response):
+                assembly.add(delta)
+                yield Emit(delta)
+        return response
+
+    def _take(self, request: Request) -> Reply:
+        with self._lock:
+            self.requests.append(request)
+            if len(self.requests) > len(self.replies):
+                raise UsageError(
+                    f"{self.name} has {len(self.replies)} replies and this is call {len(self.requests)}: "
+                    f"{request.text[:80]!r}. Give it as many replies as the test makes calls."
+                )
+            return self.replies[len(self.requests) - 1]
+
+
+def _at(response: Response, trace_id: str, span_id: str) -> Response:
+    from dataclasses import replace
+
+    return replace(response, trace_id=trace_id, span_id=span_id)
+
+
+def deltas_of(response: Response) -> list[Delta]:
+    """The response as a stream would have brought it: its text word by word, then how it ended."""
+    words = re.findall(r"\s*\S+|\s+$", response.text)
+    return [*(Delta(text=word) for word in words), Delta(finish_reason=response.finish_reason, usage=response.usage)]
