@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmops_sdk.errors import UnsupportedError, UsageError
 from llmops_sdk.flow import Assembly, Emit, Invoke, Model
+from llmops_sdk.flow.assembly import deltas_of
 from llmops_sdk.tracing.genai import record_request, record_response, request_attributes
-from llmops_sdk.types import Delta, Request, Response
+from llmops_sdk.types import Request, Response
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
@@ -46,7 +47,7 @@ class ScriptedModel(Model):
             record_request(span, request)
             response = yield from self._reply(request, run)
             record_response(span, response)
-            return _at(response, span.trace_id, span.span_id)
+            return dataclasses.replace(response, trace_id=span.trace_id, span_id=span.span_id)
 
     def _reply(self, request: Request, run: Run) -> Flow[Response]:
         reply: Any = self._take(request)
@@ -71,15 +72,3 @@ class ScriptedModel(Model):
                     f"{request.text[:80]!r}. Give it as many replies as the test makes calls."
                 )
             return self.replies[len(self.requests) - 1]
-
-
-def _at(response: Response, trace_id: str, span_id: str) -> Response:
-    from dataclasses import replace
-
-    return replace(response, trace_id=trace_id, span_id=span_id)
-
-
-def deltas_of(response: Response) -> list[Delta]:
-    """The response as a stream would have brought it: its text word by word, then how it ended."""
-    words = re.findall(r"\s*\S+|\s+$", response.text)
-    return [*(Delta(text=word) for word in words), Delta(finish_reason=response.finish_reason, usage=response.usage)]

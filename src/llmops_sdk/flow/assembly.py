@@ -1,11 +1,24 @@
-"""`Assembly`: a response put together from deltas, whole or partial."""
+"""`Assembly`: a response put together from deltas, whole or partial; and `deltas_of`, the way back."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llmops_sdk.errors import StreamInterruptedError
-from llmops_sdk.types import Delta, FinishReason, Message, Part, Reasoning, Refusal, Response, Text, ToolCall, Usage
+from llmops_sdk.types import (
+    Delta,
+    FinishReason,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Response,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 
 
 class Assembly:
@@ -60,3 +73,23 @@ class Assembly:
             f"The partial response is on this error as .partial; nothing was retried.",
             partial=partial,
         )
+
+
+def deltas_of(response: Response) -> list[Delta]:
+    """A response as a stream would have brought it: its text word by word, then how it ended."""
+    deltas: list[Delta] = []
+    calls = 0
+    for part in response.message.parts:
+        match part:
+            case Text(text=text):
+                deltas += [Delta(text=word) for word in re.findall(r"\s*\S+|\s+$", text)]
+            case Reasoning(text=text):
+                deltas.append(Delta(reasoning=text))
+            case Refusal(text=text):
+                deltas.append(Delta(refusal=text))
+            case ToolCall(id=call_id, name=name, arguments_json=arguments):
+                deltas.append(Delta(tool_call=ToolCallDelta(calls, call_id, name, arguments)))
+                calls += 1
+            case _:
+                continue  # a tool's result is never part of an answer
+    return [*deltas, Delta(finish_reason=response.finish_reason, usage=response.usage)]

@@ -34,6 +34,7 @@ class AsyncDriver(Driver):
     """
 
     __slots__ = ("loop", "serves_sync")
+    holds_thread = False
 
     def __init__(self, flow: Flow[Any], run: Run, parent: Context | None = None, *, serves_sync: bool = False) -> None:
         super().__init__(flow, run, parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from llmops_sdk.errors import DeadlineExceededError, FlowCancelled
 from llmops_sdk.flow.effects import Race, expand
@@ -33,6 +33,9 @@ class Driver:
     """
 
     __slots__ = ("completed", "deadline_s", "ended", "frames", "lost", "parent", "result", "run", "sources", "spans")
+
+    holds_thread: ClassVar[bool]
+    """Whether the flow keeps a thread until it ends."""
 
     def __init__(self, flow: Flow[Any], run: Run, parent: Context | None = None) -> None:
         self.frames: list[Flow[Any]] = [flow]
@@ -105,7 +108,7 @@ class Driver:
             frame = self.frames.pop()
             try:
                 frame.close()
-            except Exception:  # noqa: S110 - nobody is left to tell, and the next frame must be closed too
+            except Exception:
                 pass
 
 

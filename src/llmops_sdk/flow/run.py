@@ -103,3 +103,12 @@ class FlowSpan:
         elif error is not None:
             span.record_error(error)
         span.end()
+
+
+def caller_thread() -> int | None:
+    """The thread that a synchronous call holds until it ends, or None where the flow is driven asynchronously.
+
+    A flow that would wait for another one held by the same thread would wait for ever.
+    """
+    driver = stepping.driver
+    return threading.get_ident() if driver is not None and driver.holds_thread else None

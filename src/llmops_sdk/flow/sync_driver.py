@@ -40,6 +40,7 @@ class SyncDriver(Driver):
     """Drives one flow to its end, or from delta to delta."""
 
     __slots__ = ()
+    holds_thread = True
 
     def advance(self) -> Delta | End:
         """The next delta, or `END` with the answer in `result`. Raises what the flow raises."""
