@@ -1,0 +1,1 @@
+"""The four decorators, thin, over one wrapper."""

@@ -1,0 +1,280 @@
+"""The one wrapper behind all four decorators.
+
+A decorated function is one `Wrapper`: the user's function, and the layers that decorators put around it, the innermost
+first. Stacking a decorator copies the wrapper with one more layer, so that there is never a wrapper inside a wrapper that
+an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function (methods,
+classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its like, and
+is pickled by its qualified name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+from llmops_sdk.decorators.stepping import stepped, stepped_async
+from llmops_sdk.errors import DecoratorError
+
+if TYPE_CHECKING:
+    from llmops_sdk.decorators.stepping import Passage
+    from llmops_sdk.flow import Flow, Run
+    from llmops_sdk.types import Request, Response
+
+Mode: TypeAlias = Literal["sync", "async", "generator", "async_generator"]
+Want: TypeAlias = Literal["value", "response", "stream", "render"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a decorated function on its way through the layers."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    run: Run
+    want: Want = "value"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by parameter name; as they were given where they do not fit the signature."""
+        try:
+            bound = inspect.signature(self.function).bind(*self.args, **self.kwargs)
+        except (TypeError, ValueError):
+            return {"args": self.args, **self.kwargs}
+        return dict(bound.arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a call came to: the value for its caller, and for a prompt the request and response behind it."""
+
+    value: Any = None
+    response: Response | None = None
+    request: Request | None = None
+
+
+Inner: TypeAlias = "Callable[[Call], Flow[Outcome]]"
+
+
+class Layer(Protocol):
+    """What a decorator does around a call. `around` serves functions, `passage` generators."""
+
+    def around(self, call: Call, inner: Inner) -> Flow[Outcome]:
+        """The call as a flow, with `inner` in the middle."""
+        ...
+
+    def passage(self, call: Call) -> Passage:
+        """What this layer does to one iteration of a generator."""
+        ...
+
+
+class Wrapper:
+    """A decorated callable. Decorators make it; users call it."""
+
+    def __init__(self, target: Any, layers: tuple[Layer, ...] = ()) -> None:
+        self._target = target
+        self._layers = layers
+        self._mode: Mode = mode_of(target)
+        self._bound = False
+        self._wear(target)
+
+    def _wear(self, target: Any) -> None:
+        """Take over name, docstring, annotations and, by `__wrapped__`, signature."""
+        shown = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+        functools.update_wrapper(self, shown, updated=())
+        if isinstance(shown, functools.partial):
+            functools.update_wrapper(self, shown.func, updated=())
+            self.__wrapped__ = shown
+        elif not hasattr(shown, "__name__"):
+            functools.update_wrapper(self, type(shown), assigned=("__name__", "__qualname__"), updated=())
+            self.__wrapped__ = shown.__call__
+
+    # What `inspect` looks at to tell coroutine and generator functions apart.
+
+    @property
+    def __code__(self) -> Any:
+        return _plain_function(self._target).__code__
+
+    @property
+    def __defaults__(self) -> Any:
+        return _plain_function(self._target).__defaults__
+
+    @property
+    def __kwdefaults__(self) -> Any:
+        return _plain_function(self._target).__kwdefaults__
+
+    def _copy(self) -> Self:
+        again = object.__new__(type(self))
+        again.__dict__.update(self.__dict__)
+        return again
+
+    def _with_layer(self, layer: Layer) -> Self:
+        again = self._copy()
+        again._layers = (*self._layers, layer)
+        return again
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind as the function itself would."""
+        bind = getattr(type(self._target), "__get__", None)
+        if self._bound or bind is None or (instance is None and not isinstance(self._target, _BOUND_BY_CLASS)):
+            return self
+        target = bind(self._target, instance, owner)
+        again = self._copy()
+        again._target = target
+        again._bound = True
+        again.__wrapped__ = target
+        return again
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._bound and hasattr(self._target, "__self__"):
+            return getattr, (self._target.__self__, self.__name__)
+        return _by_name, (self.__module__, self.__qualname__)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__module__}.{self.__qualname__}>"
+
+    # Running through the layers.
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Want, run: Run) -> Call:
+        return Call(function=self._target, args=args, kwargs=kwargs, want=want, run=run)
+
+    def _core(self, call: Call) -> Flow[Outcome]:
+        """The innermost flow: the user's function itself."""
+        from llmops_sdk.flow import Invoke
+
+        return Outcome(value=(yield Invoke(call.function, call.args, call.kwargs)))
+
+    def _flow(self, call: Call) -> Flow[Outcome]:
+        """The call through every layer."""
+        inner: Inner = self._core
+        for layer in self._layers:
+            inner = functools.partial(_around, layer, inner)
+        return inner(call)
+
+    def _generate(self, call: Call) -> Generator[Any, Any, Any]:
+        def innermost(call: Call) -> Generator[Any, Any, Any]:
+            generator: Generator[Any, Any, Any] = call.function(*call.args, **call.kwargs)
+            return generator
+
+        inner: Callable[[Call], Generator[Any, Any, Any]] = innermost
+        for layer in self._layers:
+            inner = functools.partial(_stepped, layer, inner)
+        return inner(call)
+
+    def _generate_async(self, call: Call) -> AsyncGenerator[Any, Any]:
+        def innermost(call: Call) -> AsyncGenerator[Any, Any]:
+            generator: AsyncGenerator[Any, Any] = call.function(*call.args, **call.kwargs)
+            return generator
+
+        inner: Callable[[Call], AsyncGenerator[Any, Any]] = innermost
+        for layer in self._layers:
+            inner = functools.partial(_stepped_async, layer, inner)
+        return inner(call)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from llmops_sdk.flow.run import Run
+
+        call = self._call(args, kwargs, "value", Run.start())
+        if self._mode == "generator":
+            return self._generate(call)
+        if self._mode == "async_generator":
+            return self._generate_async(call)
+        if self._mode == "async":
+            return self._value_async(call)
+        from llmops_sdk.flow import run_sync
+
+        return run_sync(self._flow(call), call.run).value
+
+    async def _value_async(self, call: Call) -> Any:
+        from llmops_sdk.flow import run_async
+
+        return (await run_async(self._flow(call), call.run)).value
+
+
+def _around(layer: Layer, inner: Inner, call: Call) -> Flow[Outcome]:
+    return layer.around(call, inner)
+
+
+def _stepped(layer: Layer, inner: Callable[[Call], Generator[Any, Any, Any]], call: Call) -> Generator[Any, Any, Any]:
+    return stepped(layer.passage(call), inner, call)
+
+
+def _stepped_async(
+    layer: Layer, inner: Callable[[Call], AsyncGenerator[Any, Any]], call: Call
+) -> AsyncGenerator[Any, Any]:
+    return stepped_async(layer.passage(call), inner, call)
+
+
+_BOUND_BY_CLASS = (classmethod, staticmethod)
+
+
+def _plain_function(target: Any) -> Any:
+    """The function with code at the bottom of a callable. Raises AttributeError where there is none."""
+    while True:
+        if isinstance(target, functools.partial):
+            target = target.func
+        elif isinstance(target, classmethod | staticmethod) or inspect.ismethod(target):
+            target = target.__func__
+        elif isinstance(target, Wrapper):
+            target = target._target  # noqa: SLF001 - the same class
+        elif hasattr(target, "__code__"):
+            return target
+        else:
+            target = type(target).__call__
+            if not hasattr(target, "__code__"):
+                raise AttributeError("__code__")
+
+
+def mode_of(target: Any) -> Mode:
+    """Which of the four kinds of function a callable is."""
+    try:
+        function = _plain_function(target)
+    except AttributeError:
+        return "sync"
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.iscoroutinefunction(function):
+        return "async"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    return "sync"
+
+
+def rebuilt(call: Call, arguments: Mapping[str, Any]) -> Call:
+    """The same call with other values for its arguments, by parameter name."""
+    try:
+        bound = inspect.signature(call.function).bind(*call.args, **call.kwargs)
+    except (TypeError, ValueError):
+        kwargs = {name: value for name, value in arguments.items() if name != "args"}
+        return replace(call, args=tuple(arguments.get("args", ())), kwargs=kwargs)
+    bound.arguments.update(arguments)
+    return replace(call, args=bound.args, kwargs=bound.kwargs)
+
+
+def check_target(decorator: str, target: Any) -> None:
+    """Raise `DecoratorError` for what no decorator here can take."""
+    if isinstance(target, type):
+        raise DecoratorError(f"@{decorator} goes on a function or method; {target.__qualname__} is a class.")
+    if not callable(target) and not isinstance(target, classmethod | staticmethod):
+        raise DecoratorError(
+            f"@{decorator} goes on a function or method; this is {type(target).__name__} ({str(target)[:60]!r}). "
+            f"If it takes arguments, call it: @{decorator}(…)."
+        )
+
+
+def _by_name(module: str, qualname: str) -> Any:
+    """Find a decorated function where it was defined; what a pickle of it refers to."""
+    value: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        value = getattr(value, part)
+    return value
