@@ -1,0 +1,340 @@
+"""`@prompt`: a function that returns what to ask becomes a function that returns the answer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
+
+from llmops_sdk.decorators.batch import batched, batched_async
+from llmops_sdk.decorators.trace import span_name
+from llmops_sdk.decorators.wrapper import Call, Outcome, Wrapper, check_target, mode_of
+from llmops_sdk.errors import DecoratorError
+from llmops_sdk.flow import Invoke, Model, Stream, run_async, run_sync
+from llmops_sdk.flow.model import streaming_run
+from llmops_sdk.flow.run import Run
+from llmops_sdk.prompts.call import PromptPlan, docstring_of
+from llmops_sdk.prompts.version import PromptVersion, VersionTracker
+from llmops_sdk.types import Message, Request, Response
+
+if TYPE_CHECKING:
+    from llmops_sdk.flow import Flow
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+Body: TypeAlias = str | Message | Sequence[Message]
+OnBatchError: TypeAlias = Literal["raise", "return"]
+
+PARAMETERS = ("temperature", "top_p", "max_tokens", "stop", "seed", "tool_choice")
+
+
+class _PromptBase(Wrapper):
+    """What prompts of both kinds share."""
+
+    def __init__(self, target: Any, plan: PromptPlan, tracker: VersionTracker) -> None:
+        super().__init__(target)
+        self._plan = plan
+        self._tracker = tracker
+        self._overrides: Mapping[str, Any] = {}
+
+    @property
+    def version(self) -> PromptVersion:
+        """The version of this prompt as its code stands now."""
+        return self._tracker.current()
+
+    def using(self, **overrides: Any) -> Self:
+        """The same prompt with another `model` or other parameters. The version stays; the span shows the override."""
+        for name in overrides:
+            if name != "model" and name not in PARAMETERS and name != "extra":
+                raise DecoratorError(_unknown(name, ("model", *PARAMETERS, "extra")))
+        extra = overrides.pop("extra", None) or {}
+        again = self._copy()
+        again._overrides = {**self._overrides, **overrides, **extra}  # noqa: SLF001 - a copy of this very object
+        return again
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any, run: Run) -> Call:
+        return Call(function=self._target, args=args, kwargs=kwargs, want=want, run=run, overrides=self._overrides)
+
+    def _core(self, call: Call) -> Flow[Outcome]:
+        def body() -> Flow[Any]:
+            return (yield Invoke(call.function, call.args, call.kwargs))
+
+        ask = call.want != "render"
+        answer = yield from self._plan.flow(body(), call.run, call.overrides, self._tracker.current, ask=ask)
+        return Outcome(value=answer.value, response=answer.response, request=answer.request)
+
+    def _stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Stream[Response]:
+        call = self._call(args, kwargs, "stream", streaming_run())
+        return Stream(_response(self._flow(call)), call.run)
+
+
+def _response(flow: Flow[Outcome]) -> Flow[Response]:
+    outcome = yield from flow
+    assert outcome.response is not None
+    return outcome.response
+
+
+class Prompt(_PromptBase, Generic[P, R_co]):
+    """A decorated prompt function. Calling it asks the model and returns the answer."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: Prompt[Concatenate[Any, Q], T], instance: object, owner: type | None = None, /
+    ) -> Prompt[Q, T]: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        """Bind as a method."""
+        return super().__get__(instance, owner)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Ask, and return the answer as the declared output type."""
+        return self._ask(args, kwargs, "value").value  # type: ignore[no-any-return]  # the plan gives the output type
+
+    def response(self, *args: P.args, **kwargs: P.kwargs) -> Response:
+        """Ask, and return the whole response; `parsed` holds the typed answer."""
+        response = self._ask(args, kwargs, "response").response
+        assert response is not None
+        return response
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
+        """The answer as it comes. Nothing is asked before the first delta is."""
+        return self._stream(args, kwargs)
+
+    def render(self, *args: P.args, **kwargs: P.kwargs) -> Request:
+        """The request that a call would send; nothing is asked."""
+        request = self._ask(args, kwargs, "render").request
+        assert request is not None
+        return request
+
+    @overload
+    def batch(
+        self,
+        inputs: Iterable[Any],
+        *,
+        concurrency: int = 8,
+        on_error: Literal["raise"] = "raise",
+        progress: bool = False,
+    ) -> list[R_co]: ...
+    @overload
+    def batch(
+        self, inputs: Iterable[Any], *, concurrency: int = 8, on_error: Literal["return"], progress: bool = False
+    ) -> list[R_co | Exception]: ...
+    def batch(
+        self, inputs: Iterable[Any], *, concurrency: int = 8, on_error: OnBatchError = "raise", progress: bool = False
+    ) -> Any:
+        """Answers to many inputs, in order, at most `concurrency` at a time.
+
+        An input is a tuple of arguments, a dict of keyword arguments, or one argument. With `on_error="return"` an error
+        stands in its input's place; else the first one cancels the rest and is raised.
+        """
+        return batched(self, inputs, concurrency=concurrency, on_error=on_error, progress=progress)
+
+    def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any) -> Outcome:
+        call = self._call(args, kwargs, want, Run.start())
+        return run_sync(self._flow(call), call.run)
+
+
+class AsyncPrompt(_PromptBase, Generic[P, R_co]):
+    """A decorated `async def` prompt function: the same, awaited."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: AsyncPrompt[Concatenate[Any, Q], T], instance: object, owner: type | None = None, /
+    ) -> AsyncPrompt[Q, T]: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        """Bind as a method."""
+        return super().__get__(instance, owner)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Ask, and return the answer as the declared output type."""
+        return (await self._ask(args, kwargs, "value")).value  # type: ignore[no-any-return]  # as in Prompt
+
+    async def response(self, *args: P.args, **kwargs: P.kwargs) -> Response:
+        """Ask, and return the whole response; `parsed` holds the typed answer."""
+        response = (await self._ask(args, kwargs, "response")).response
+        assert response is not None
+        return response
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
+        """The answer as it comes, for `async for`. Nothing is asked before the first delta is."""
+        return self._stream(args, kwargs)
+
+    async def render(self, *args: P.args, **kwargs: P.kwargs) -> Request:
+        """The request that a call would send; nothing is asked."""
+        request = (await self._ask(args, kwargs, "render")).request
+        assert request is not None
+        return request
+
+    @overload
+    def batch(
+        self,
+        inputs: Iterable[Any],
+        *,
+        concurrency: int = 8,
+        on_error: Literal["raise"] = "raise",
+        progress: bool = False,
+    ) -> Awaitable[list[R_co]]: ...
+    @overload
+    def batch(
+        self, inputs: Iterable[Any], *, concurrency: int = 8, on_error: Literal["return"], progress: bool = False
+    ) -> Awaitable[list[R_co | Exception]]: ...
+    def batch(
+        self, inputs: Iterable[Any], *, concurrency: int = 8, on_error: OnBatchError = "raise", progress: bool = False
+    ) -> Any:
+        """Answers to many inputs, in order, at most `concurrency` at a time; see `Prompt.batch`."""
+        return batched_async(self, inputs, concurrency=concurrency, on_error=on_error, progress=progress)
+
+    async def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any) -> Outcome:
+        call = self._call(args, kwargs, want, Run.start())
+        return await run_async(self._flow(call), call.run)
+
+
+class PromptDecorator(Protocol[R_co]):
+    """What `@prompt(…)` puts on a function."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, Body]], /) -> AsyncPrompt[P, R_co]: ...
+    @overload
+    def __call__(self, function: Callable[P, Body], /) -> Prompt[P, R_co]: ...
+
+
+@overload
+def prompt(
+    model: str | Model | None = None,
+    *,
+    output: None = None,
+    system: str | None = None,
+    name: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> PromptDecorator[str]: ...
+@overload
+def prompt(
+    model: str | Model | None = None,
+    *,
+    output: type[T],
+    system: str | None = None,
+    name: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> PromptDecorator[T]: ...
+@overload
+def prompt(
+    model: str | Model | None = None,
+    *,
+    output: Any,
+    system: str | None = None,
+    name: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> PromptDecorator[Any]: ...
+def prompt(model: str | Model | None = None, **declared: Any) -> Any:
+    """Make a prompt of a function whose body returns what to ask: a str, a `Message` or a list of `Message`.
+
+    Args:
+        model: a model or model string; without one, the scope's or the settings'.
+        output: the type of the answer, anything that pydantic validates; the answer is validated, and repaired once.
+        system: the system message; the function's docstring by default.
+        name: the prompt's name; `module.qualname` by default.
+        temperature, top_p, max_tokens, stop, seed: parameters of the request.
+        extra: further parameters, as the provider names them.
+
+    Raises `DecoratorError` where it cannot be right: on a class or generator, with an unknown keyword, without a return
+    annotation.
+    """
+    known = ("output", "system", "name", *PARAMETERS, "extra")
+    for keyword in declared:
+        if keyword not in known:
+            raise DecoratorError(_unknown(keyword, ("model", *known)))
+    if model is not None and not isinstance(model, str | Model):
+        if callable(model):
+            raise DecoratorError('Write @prompt(…) with parentheses, for example @prompt(model="openai:gpt-5-mini").')
+        raise DecoratorError(f"model= is a model or a model string; it is {type(model).__name__}.")
+    return lambda target: _decorated(target, model, declared)
+
+
+def _decorated(target: Any, model: str | Model | None, declared: Mapping[str, Any]) -> Any:
+    _check(target)
+    parameters = {name: declared[name] for name in PARAMETERS if declared.get(name) is not None}
+    system = declared.get("system")
+    plan = PromptPlan(
+        name=declared.get("name") or span_name(_shown(target)),
+        model=model,
+        parameters=parameters | dict(declared.get("extra") or {}),
+        output=None if declared.get("output") is str else declared.get("output"),
+        system=system if system is not None else docstring_of(_shown(target)),
+    )
+    versioned = {
+        "model": model if isinstance(model, str) or model is None else model.name,
+        "parameters": plan.parameters,
+        "output": plan.output,
+        "system": system,
+    }
+    tracker = VersionTracker(inspect.unwrap(_shown(target)), name=declared.get("name"), declared=versioned)
+    kind = AsyncPrompt if mode_of(target) == "async" else Prompt
+    return kind(target, plan, tracker)
+
+
+def _shown(target: Any) -> Any:
+    return target.__func__ if isinstance(target, classmethod | staticmethod) else target
+
+
+def _check(target: Any) -> None:
+    """Raise `DecoratorError` for a function that cannot be a prompt."""
+    check_target("prompt", target)
+    name = span_name(_shown(target))
+    if isinstance(target, _PromptBase):
+        raise DecoratorError(f"{name} is a prompt already; put one @prompt on it.")
+    if mode_of(target) in ("generator", "async_generator"):
+        raise DecoratorError(f"{name} yields; a prompt body returns what to ask. To stream the answer use .stream(…).")
+    try:
+        returns = inspect.signature(target if callable(target) else target.__func__).return_annotation
+    except (TypeError, ValueError):
+        return
+    if returns is inspect.Signature.empty:
+        raise DecoratorError(
+            f"{name} has no return annotation. Annotate what its body returns: -> str, -> Message or -> list[Message]; "
+            f"the type of the answer goes into @prompt(output=…)."
+        )
+    if isinstance(returns, type) and not issubclass(returns, str | Message | Sequence):
+        raise DecoratorError(
+            f"{name} is annotated to return {returns.__name__}. Annotate what its body returns, -> str, -> Message or "
+            f"-> list[Message], and write @prompt(output={returns.__name__}) for the type of the answer."
+        )
+
+
+def _unknown(keyword: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(keyword, list(known), n=1)
+    hint = f" Did you mean {near[0]}=?" if near else " What only the provider knows goes into extra={…}."
+    return f"@prompt has no keyword {keyword!r}.{hint}"
