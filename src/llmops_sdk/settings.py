@@ -1,7 +1,7 @@
-"""One frozen `Settings`, built once from defaults, `[tool.llmops]`, `LLMOPS_*` variables and `configure()`, in that order.
+"""One frozen `Settings`: defaults, `[tool.llmops]`, `LLMOPS_*` variables and `configure()`, in that order.
 
-Nothing is read at import. The settings of the process are the one piece of state that the package holds at module level:
-they must be the same in every thread and every event loop, which a context variable cannot promise.
+Nothing is read at import. The settings of the process are held at module level: they must be the same in every thread and
+event loop, which a context variable cannot promise.
 """
 
 from __future__ import annotations

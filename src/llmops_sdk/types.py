@@ -254,8 +254,8 @@ class Usage:
 class Response:
     """What a chat model answered.
 
-    `model` is the model that answered, as it named itself. `cached` says that a client-side cache answered. `parsed` is the
-    typed value where an output type was declared. `raw` is the provider's payload; it takes no part in equality.
+    `model` is the model that answered, as it named itself. `cached` says that a client-side cache answered. `parsed` is
+    the typed value where an output type was declared. `raw` is the provider's payload; it takes no part in equality.
     """
 
     message: Message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llmops_sdk.errors import UsageError
 from llmops_sdk.flow import Gather, run_async, run_sync
@@ -67,7 +67,7 @@ class _Progress:
         self._lock = threading.Lock()
         self._tick: Callable[[int | None], None] = lambda total: None
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         if self._wanted:
             from rich.console import Console
             from rich.progress import Progress

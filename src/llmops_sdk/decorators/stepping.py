@@ -1,7 +1,7 @@
 """Layers around generators: a `Passage` sees each item of one iteration and lets it pass, changes it or holds it.
 
-send, throw and close reach the user's generator, and the passage's context is current only while that runs. Where an item
-is held back, the generator is stepped on with None.
+send, throw and close reach the user's generator, and the passage's context is current only while that runs. Where an
+item is held back, the generator is stepped on with None.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The one wrapper behind all four decorators.
 
 A decorated function is one `Wrapper`: the user's function, and the layers that decorators put around it, the innermost
-first. Stacking a decorator copies the wrapper with one more layer, so that there is never a wrapper inside a wrapper that
-an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function (methods,
-classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its like, and
-is pickled by its qualified name.
+first. Stacking a decorator copies the wrapper with one more layer, so that there is never a wrapper inside a wrapper
+that an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function (methods,
+classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its like,
+and is pickled by its qualified name.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _plain_function(target: Any) -> Any:
         elif isinstance(target, classmethod | staticmethod) or inspect.ismethod(target):
             target = target.__func__
         elif isinstance(target, Wrapper):
-            target = target._target  # noqa: SLF001 - the same class
+            target = target._target
         elif hasattr(target, "__code__"):
             return target
         else:

@@ -134,7 +134,7 @@ def _covered(whole: str, before: str) -> str:
 
 
 def screened_stream(flow: Flow[Any], screen: Screen, span: RecordedSpan) -> Flow[Any]:
-    """A flow whose text deltas pass through a `StreamScreen`; other deltas pass as they are, after the text before them."""
+    """A flow whose text deltas pass through a `StreamScreen`; other deltas pass as they are."""
     gate = StreamScreen(screen, span)
 
     def let_go(delta: Delta) -> Flow[None]:

@@ -75,7 +75,7 @@ class PromptPlan:
         else:
             told = "an empty list" if isinstance(body, Sequence) and not body else type(body).__name__
             raise PromptBodyError(
-                f"The body of the prompt {self.name} returned {told}. It must return a str, a Message or a list of Message."
+                f"The body of the prompt {self.name} returned {told}; it must return a str, a Message or a list of them."
             )
         return (Message.system(self.system), *turns) if self.system else turns
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def render(hits: Iterable[Hit]) -> str:
     """The hits as numbered passages, each with its source, for a prompt.
 
-    A passage is fenced by a line that names it, so that a model can cite `[1]`; text that imitates such a line is indented.
+    A line names each passage, so that a model can cite `[1]`; a line of text that imitates one is indented.
     """
     blocks = []
     for number, hit in enumerate(hits, start=1):

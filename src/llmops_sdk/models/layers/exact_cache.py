@@ -43,8 +43,8 @@ class ExactCache:
         size_bytes: bound of the disk tier; the least recently stored go first.
         memory_only: no disk tier.
 
-    Threads, event loops and processes may share one. Entries are JSON; a pickled value in the files is refused. `get` and
-    `put` raise `StoreError` where the disk tier cannot be used; a `Cached` model goes on without it.
+    Threads, event loops and processes may share one. Entries are JSON; a pickled value in the files is refused. `get`
+    and `put` raise `StoreError` where the disk tier cannot be used; a `Cached` model goes on without it.
     """
 
     def __init__(

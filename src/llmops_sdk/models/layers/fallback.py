@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Fallback(Model):
     """Asks `models` in order until one answers.
 
-    A `RetryableError` leads to the next one, after `pause_s` seconds; every other error is the answer. Once a delta has
+    A `RetryableError` leads to the next one, after `pause_s` seconds; every other error is raised. Once a delta has
     left, nothing is tried again. With `hedge_s` the next model starts that many seconds after the one before it, without
     waiting for it to fail, and the first to answer wins. Raises `AllModelsFailedError` with the errors of all.
     """

@@ -20,7 +20,7 @@ class Landed(NamedTuple, Generic[T]):
 
 
 class Flight(Generic[T]):
-    """One call under way. Its leader ends it exactly once, by `land`, `fail` or `abandon`; what comes later is ignored."""
+    """One call under way. Its leader ends it by `land`, `fail` or `abandon`; only the first of these counts."""
 
     def __init__(self, flights: Flights[T], key: str) -> None:
         self.future: Future[Landed[T]] = Future()
