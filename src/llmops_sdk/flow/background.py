@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import os
 import threading
@@ -56,7 +57,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _until_stopped() -> None:
-    await asyncio.get_running_loop().create_future()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.get_running_loop().create_future()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

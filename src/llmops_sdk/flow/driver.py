@@ -32,7 +32,7 @@ class Driver:
     The two subclasses perform effects, one blocking, one awaiting; everything else is here.
     """
 
-    __slots__ = ("completed", "deadline_s", "ended", "frames", "lost", "parent", "result", "run", "sources", "spans")
+    __slots__ = ("completed", "deadline_s", "ended", "frames", "late", "lost", "parent", "result", "run", "sources", "spans")
 
     holds_thread: ClassVar[bool]
     """Whether the flow keeps a thread until it ends."""
@@ -47,10 +47,13 @@ class Driver:
         self.result: Any = None
         self.ended = False
         self.completed = False
+        self.late = False
         self.lost: Usage | None = None
 
     def resume(self, value: Any, error: BaseException | None) -> Effect | _Returned:
         """Step the flow to its next effect, or to its end with the answer in `result`. Its exceptions pass through."""
+        if error is not None and isinstance(error, DeadlineExceededError):
+            self.grant_closing_time()
         outer, stepping.driver = stepping.driver, self
         try:
             while True:
@@ -92,13 +95,18 @@ class Driver:
         return left
 
     def too_late(self) -> DeadlineExceededError:
-        """The error of a passed deadline; from now on the flow has the closing time to clean up."""
-        self.deadline_s = time.monotonic() + self.run.settings.close_timeout_s
+        """The error of a passed deadline."""
         return DeadlineExceededError("The deadline of the call passed. Give it more time, or a faster model.")
+
+    def grant_closing_time(self) -> None:
+        """Once a deadline has passed, or the caller has gone, the flow has the closing time to clean up: once."""
+        if not self.late:
+            self.late = True
+            self.deadline_s = time.monotonic() + self.run.settings.close_timeout_s
 
     def start_closing(self) -> FlowCancelled:
         """The signal to throw into the flow, which from now on has the closing time."""
-        self.deadline_s = time.monotonic() + self.run.settings.close_timeout_s
+        self.grant_closing_time()
         return FlowCancelled()
 
     def abandon(self) -> None:
