@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.errors import AllModelsFailedError
+from llmops_sdk.errors import AllModelsFailedError, DeadlineExceededError
 from llmops_sdk.flow.effects import END, Contest, End, Gather
 from llmops_sdk.tracing import current_span
 from llmops_sdk.types import Usage
@@ -99,6 +99,8 @@ class _Race:
                 if error is None:
                     return self.running.pop(task), task.result()
                 del self.running[task]
+                if isinstance(error, DeadlineExceededError):
+                    raise error  # the time of the whole call is over, not only this flow's
                 self.errors.append(error)
             if self.waiting and (not done or self.errors):
                 self.start_next()
