@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from llmops_sdk.flow.model import Input, Model
     from llmops_sdk.flow.run import Run
-    from llmops_sdk.flow.tap import tap
+    from llmops_sdk.flow.tapping import tap
 
 _HOMES = {
     "assembly": ("Assembly",),
@@ -39,7 +39,7 @@ _HOMES = {
     ),
     "model": ("Input", "Model"),
     "run": ("Run",),
-    "tap": ("tap",),
+    "tapping": ("tap",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -50,6 +50,9 @@ class Cached(Model):
                 if entry is not None:
                     return (yield from _replay(entry, request, run, span))
                 flight, leads = self.cache.flights.join(key)
+                if leads and (entry := self.cache.recall(key)) is not None:
+                    flight.land(entry)  # another flight landed between the look-up and this one
+                    continue
                 if leads or flight.thread == (caller_thread() or object()):
                     break
                 try:

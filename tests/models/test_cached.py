@@ -1,0 +1,420 @@
+"""Cached, ExactCache and single flight."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flow_harness import Face, FlowModel
+
+from llmops_sdk.errors import (
+    FlowCancelled,
+    OverloadedError,
+    StoreError,
+    StreamInterruptedError,
+    UsageError,
+)
+from llmops_sdk.flow import Block, Emit, Flow, Run, Sleep, run_async
+from llmops_sdk.models.layers.cached import Cached
+from llmops_sdk.models.layers.exact_cache import ExactCache
+from llmops_sdk.testing import ScriptedModel
+from llmops_sdk.types import Delta, Message, Refusal, Request, Response, Usage
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Any:
+    cache = ExactCache(tmp_path / "cache")
+    yield cache
+    cache.close()
+
+
+def ask(face: Face, model: Any, text: str = "q", **parameters: Any) -> Response:
+    run = Run.start()
+    response: Response = face.run(model.flow(Request.of(text, **parameters), run))
+    return response
+
+
+def test_an_equal_request_is_answered_once_and_costs_nothing_the_second_time(face: Face, cache: ExactCache) -> None:
+    inner = ScriptedModel([Response.of("a", usage=Usage(input_tokens=7, output_tokens=1), cost_usd=0.5)])
+    model = Cached(inner, cache=cache)
+    first, second = ask(face, model), ask(face, model)
+    assert (first.text, first.cached, first.cost_usd) == ("a", False, 0.5)
+    assert (second.text, second.cached, second.cost_usd) == ("a", True, 0.0)
+    assert second.usage == Usage(input_tokens=0, output_tokens=0)
+    assert len(inner.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"temperature": 0.5}, {"max_tokens": 3}, {"stop": ["x"]}, {"seed": 1}, {"logit_bias": {"5": 1}}],
+    ids=lambda p: next(iter(p)),
+)
+def test_any_difference_in_the_request_is_a_miss(cache: ExactCache, other: dict[str, Any]) -> None:
+    inner = ScriptedModel(["a", "b"])
+    model = Cached(inner, cache=cache)
+    assert [model.complete("q").text, model.complete("q", **other).text] == ["a", "b"]
+
+
+def test_models_of_other_names_do_not_share_answers_in_one_cache(cache: ExactCache) -> None:
+    one, two = (Cached(ScriptedModel([name], name=name), cache=cache) for name in ("m1", "m2"))
+    assert (one.complete("q").text, two.complete("q").text) == ("m1", "m2")
+
+
+def test_another_process_finds_the_answer_on_disk(tmp_path: Path) -> None:
+    first, second = ExactCache(tmp_path), ExactCache(tmp_path)
+    assert Cached(ScriptedModel(["a"]), cache=first).complete("q").text == "a"
+    assert Cached(ScriptedModel([]), cache=second).complete("q").cached
+    first.close()
+    second.close()
+
+
+def test_get_and_put_are_the_caches_own_door(cache: ExactCache) -> None:
+    request = Request.of("q")
+    assert cache.get(request) is None
+    cache.put(request, Response.of("stored"))
+    assert cache.get(request) == Response.of("stored")
+    assert cache.get(Request.of("other")) is None
+
+
+def test_an_answer_expires(tmp_path: Path) -> None:
+    cache = ExactCache(tmp_path, ttl_s=0.0)
+    cache.put(Request.of("q"), Response.of("old"))
+    assert cache.get(Request.of("q")) is None
+    cache.close()
+
+
+def test_memory_holds_the_latest_used_and_disk_the_rest(tmp_path: Path) -> None:
+    small = ExactCache(tmp_path, memory_items=2)
+    for text in "abc":
+        small.put(Request.of(text), Response.of(text))
+    assert small.recall(small.key(Request.of("a"))) is None
+    assert small.get(Request.of("a")) == Response.of("a")
+    small.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        OverloadedError("busy"),
+        Response(message=Message.assistant(Refusal(text="no"))),
+        Response.of("", finish_reason="content_filter"),
+        Response.of("…", finish_reason="other"),
+    ],
+    ids=["error", "refusal", "filtered", "other"],
+)
+def test_errors_and_refusals_are_never_stored(face: Face, cache: ExactCache, reply: Any) -> None:
+    model = Cached(ScriptedModel([reply, "good"]), cache=cache)
+    if isinstance(reply, Exception):
+        with pytest.raises(OverloadedError, match="busy"):
+            ask(face, model)
+    else:
+        assert ask(face, model).cached is False
+    assert ask(face, model).text == "good"
+
+
+# Streams ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_ended_well_is_replayed_delta_by_delta(face: Face, cache: ExactCache) -> None:
+    model = Cached(ScriptedModel(["one two three"]), cache=cache)
+    live, stored = model.stream("q"), model.stream("q")
+    first = face.read(live)
+    second = face.read(stored)
+    assert [d.text for d in first] == [d.text for d in second] == ["one", " two", " three", ""]
+    assert (live.response.cached, stored.response.cached) == (False, True)
+    assert stored.response.text == "one two three"
+
+
+def test_an_answer_that_was_not_streamed_is_replayed_as_a_stream(face: Face, cache: ExactCache) -> None:
+    model = Cached(ScriptedModel(["one two"]), cache=cache)
+    ask(face, model)
+    assert "".join(d.text for d in face.read(model.stream("q"))) == "one two"
+
+
+def test_a_stream_that_was_left_or_broke_is_not_stored(face: Face, cache: ExactCache) -> None:
+    def breaks(request: Any, run: Run) -> Flow[Response]:
+        yield Emit(Delta(text="half"))
+        raise StreamInterruptedError("cut", partial=Response.of("half"))
+
+    model = Cached(ScriptedModel(["a b c", "d"]), cache=cache)
+    face.read(model.stream("q"), most=1)
+    assert ask(face, model).text == "d"
+    with pytest.raises(StreamInterruptedError):
+        face.read(Cached(FlowModel(breaks), cache=cache).stream("q"))
+    assert cache.get(Request.of("q"), model="flow") is None
+
+
+# Single flight ------------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A model that counts its calls and answers when told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.lock = threading.Lock()
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self.model = FlowModel(self.flow, "gate")
+
+    def flow(self, request: Any, run: Run) -> Flow[Response]:
+        with self.lock:
+            self.calls += 1
+        self.entered.set()
+        while not self.open.is_set():
+            yield Sleep(0.002)
+        return Response.of((yield Block(lambda: "opened")))
+
+
+def test_two_hundred_followers_share_one_flight_on_a_loop_with_two_threads(cache: ExactCache) -> None:
+    gate = Gate()
+    model = Cached(gate.model, cache=cache)
+
+    async def main() -> list[Response]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        tasks = [asyncio.ensure_future(model.acomplete("q")) for _ in range(201)]
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    responses = asyncio.run(main())
+    assert {r.text for r in responses} == {"opened"}
+    assert gate.calls == 1
+    assert sum(r.cached for r in responses) == 200
+
+
+def test_threads_share_a_flight_with_tasks(cache: ExactCache) -> None:
+    gate = Gate()
+    model = Cached(gate.model, cache=cache)
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(model.complete("q").text)) for _ in range(4)]
+
+    async def main() -> str:
+        task = asyncio.ensure_future(model.acomplete("q"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        for thread in threads:
+            thread.start()
+        gate.open.set()
+        return (await task).text
+
+    assert asyncio.run(main()) == "opened"
+    for thread in threads:
+        thread.join()
+    assert results == ["opened"] * 4
+    assert gate.calls == 1
+
+
+def test_a_cancelled_leader_is_followed_by_a_waiter_and_its_cancellation_is_not_shared(cache: ExactCache) -> None:
+    gate = Gate()
+    model = Cached(gate.model, cache=cache)
+
+    async def main() -> tuple[list[str], bool]:
+        leader = asyncio.ensure_future(model.acomplete("q"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        followers = [asyncio.ensure_future(model.acomplete("q")) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        leader.cancel()
+        await asyncio.wait([leader])
+        gate.open.set()
+        return [r.text for r in await asyncio.gather(*followers)], leader.cancelled()
+
+    assert asyncio.run(main()) == (["opened"] * 3, True)
+    assert gate.calls == 2
+
+
+def test_followers_get_the_leaders_error_each_as_its_own(cache: ExactCache) -> None:
+    gate = Gate()
+
+    def flow(request: Any, run: Run) -> Flow[Response]:
+        yield from gate.flow(request, run)
+        raise OverloadedError("busy", retry_after_s=3)
+
+    model = Cached(FlowModel(flow), cache=cache)
+
+    async def main() -> list[Any]:
+        tasks = [asyncio.ensure_future(model.acomplete("q")) for _ in range(3)]
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        gate.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    errors = asyncio.run(main())
+    assert [(str(e), e.retry_after_s) for e in errors] == [("busy", 3)] * 3
+    assert len({id(e) for e in errors}) == 3
+    assert gate.calls == 1
+
+
+def test_a_follower_goes_alone_when_the_leader_takes_longer_than_its_lease(cache: ExactCache) -> None:
+    gate = Gate()
+    model = Cached(gate.model, cache=cache, lease_s=0.02)
+
+    async def main() -> str:
+        leader = asyncio.ensure_future(model.acomplete("q"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        follower = asyncio.ensure_future(model.acomplete("q"))
+        while gate.calls < 2:
+            await asyncio.sleep(0.001)
+        gate.open.set()
+        await leader
+        return (await follower).text
+
+    assert asyncio.run(main()) == "opened"
+
+
+def test_a_call_made_while_reading_a_stream_of_the_same_request_does_not_wait_for_itself(cache: ExactCache) -> None:
+    model = Cached(ScriptedModel(["a b", "c"]), cache=cache)
+    with model.stream("q") as stream:
+        next(stream)
+        assert model.complete("q").text == "c"
+
+
+def test_a_collected_leader_lets_its_followers_go_on(cache: ExactCache) -> None:
+    model = Cached(ScriptedModel(["a b", "c"]), cache=cache)
+    stream = model.stream("q")
+    next(stream)
+    answers: list[str] = []
+    follower = threading.Thread(target=lambda: answers.append(model.complete("q").text))
+    follower.start()
+    del stream
+    follower.join(10)
+    assert answers == ["c"]
+
+
+# Loops and processes ----------------------------------------------------------------------------------------------
+
+
+def test_one_cached_model_serves_three_event_loops_and_four_threads(cache: ExactCache) -> None:
+    model = Cached(ScriptedModel([str(n) for n in range(7)]), cache=cache)
+    texts = [asyncio.run(model.acomplete(f"loop {n}")).text for n in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        texts += list(pool.map(lambda n: model.complete(f"thread {n}").text, range(4)))
+    assert sorted(texts) == [str(n) for n in range(7)]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_leaders_that_stayed_in_the_parent(cache: ExactCache) -> None:
+    model = Cached(ScriptedModel(["a b", "child"]), cache=cache)
+    stream = model.stream("q")
+    next(stream)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(model.complete("q").text))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert queue.get() == "child"
+    stream.close()
+    queue.close()
+
+
+# Bad files ----------------------------------------------------------------------------------------------------------
+
+
+def corrupt(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cache.db").write_bytes(b"this is not a database, it is a text of some length" * 50)
+
+
+def test_a_corrupt_cache_file_is_a_typed_error_and_the_model_goes_on_without(tmp_path: Path, face: Face) -> None:
+    corrupt(tmp_path / "c")
+    cache = ExactCache(tmp_path / "c")
+    with pytest.raises(StoreError, match="delete the folder"):
+        cache.get(Request.of("q"))
+    model = Cached(ScriptedModel(["a", "b"]), cache=cache)
+    assert ask(face, model).text == "a"
+    assert ask(face, model).cached  # from memory
+
+
+def test_an_unwritable_folder_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="writable"):
+        ExactCache(tmp_path / "file" / "cache").put(Request.of("q"), Response.of("a"))
+
+
+def test_an_entry_that_cannot_be_read_is_a_miss_and_is_replaced(tmp_path: Path) -> None:
+    cache = ExactCache(tmp_path, memory_items=0)
+    cache.put(Request.of("q"), Response.of("a"))
+    with sqlite3.connect(tmp_path / "cache.db") as files:
+        files.execute("UPDATE Cache SET value = '{\"response\": 3'")
+    files.close()
+    assert cache.get(Request.of("q")) is None
+    cache.put(Request.of("q"), Response.of("b"))
+    assert cache.get(Request.of("q")) == Response.of("b")
+    cache.close()
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("exploded",)
+
+
+def test_a_pickle_in_the_cache_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = ExactCache(tmp_path / "c", memory_items=0)
+    cache.put(Request.of("q"), Response.of("a"))
+    with sqlite3.connect(tmp_path / "c" / "cache.db") as files:
+        files.execute("UPDATE Cache SET value = ?, mode = 4", (pickle.dumps(Bomb()),))
+    files.close()
+    assert cache.get(Request.of("q")) is None
+    assert not (tmp_path / "exploded").exists()
+    cache.close()
+
+
+def test_a_layer_passes_on_requests_that_it_does_not_know(cache: ExactCache) -> None:
+    from llmops_sdk.types import EmbedRequest
+
+    def flow(request: Any, run: Run) -> Flow[str]:
+        return type(request).__name__
+        yield
+
+    run = Run.start()
+    model = Cached(FlowModel(flow), cache=cache)
+    assert Face("sync").run(model.flow(EmbedRequest(texts=("a",)), run)) == "EmbedRequest"
+
+
+def test_usage_error_of_an_exhausted_script_is_not_stored(cache: ExactCache) -> None:
+    model = Cached(ScriptedModel([]), cache=cache)
+    with pytest.raises(UsageError, match="0 replies"):
+        model.complete("q")
+
+
+def test_a_leader_that_is_cancelled_while_it_writes_has_landed(tmp_path: Path) -> None:
+    """Its followers have the answer, though the disk has not."""
+    gate = Gate()
+    gate.open.set()
+    cache = ExactCache(tmp_path)
+    model = Cached(gate.model, cache=cache)
+    flow = model.flow(Request.of("q"), Run.start())
+
+    async def main() -> str:
+        task = asyncio.ensure_future(run_async(flow, Run.start()))
+        while cache.recall(cache.key(Request.of("q"), model="gate")) is None:
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except (asyncio.CancelledError, FlowCancelled):
+            pass
+        return (await model.acomplete("q")).text
+
+    assert asyncio.run(main()) == "opened"
+    assert gate.calls == 1
+    cache.close()
