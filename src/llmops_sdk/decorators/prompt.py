@@ -316,10 +316,7 @@ def _check(target: Any) -> None:
         raise DecoratorError(f"{name} is a prompt already; put one @prompt on it.")
     if mode_of(target) in ("generator", "async_generator"):
         raise DecoratorError(f"{name} yields; a prompt body returns what to ask. To stream the answer use .stream(…).")
-    try:
-        returns = inspect.signature(target if callable(target) else target.__func__).return_annotation
-    except (TypeError, ValueError):
-        return
+    returns = _return_annotation(target if callable(target) else target.__func__)
     if returns is inspect.Signature.empty:
         raise DecoratorError(
             f"{name} has no return annotation. Annotate what its body returns: -> str, -> Message or -> list[Message]; "
@@ -330,6 +327,18 @@ def _check(target: Any) -> None:
             f"{name} is annotated to return {returns.__name__}. Annotate what its body returns, -> str, -> Message or "
             f"-> list[Message], and write @prompt(output={returns.__name__}) for the type of the answer."
         )
+
+
+def _return_annotation(function: Any) -> Any:
+    """The return annotation, resolved where that is possible yet; a name that is defined later stays a string."""
+    try:
+        return inspect.signature(function, eval_str=True).return_annotation
+    except (NameError, AttributeError, TypeError, SyntaxError, ValueError):
+        pass
+    try:
+        return inspect.signature(function).return_annotation
+    except (TypeError, ValueError):
+        return None
 
 
 def _unknown(keyword: str, known: Iterable[str]) -> str:
