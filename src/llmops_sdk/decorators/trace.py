@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llmops_sdk.decorators.function import decorated
+from llmops_sdk.errors import DecoratorError
 from llmops_sdk.tracing import attach, detach, semconv, start_span
 
 if TYPE_CHECKING:
@@ -159,12 +160,14 @@ class Trace:
     @overload
     def __call__(self, *, name: str | None = None, **attributes: AttributeValue) -> Callable[[F], F]: ...
 
-    def __call__(self, function: Any = None, /, *, name: str | None = None, **attributes: AttributeValue) -> Any:
+    def __call__(self, *target: Any, name: str | None = None, **attributes: Any) -> Any:
         """Record a span for every call of a function, method or generator, whose type stays as it is."""
         layer = TraceLayer(name, attributes)
-        if function is None:
-            return lambda target: decorated("trace", target, layer)
-        return decorated("trace", function, layer)
+        if not target:
+            return lambda function: decorated("trace", function, layer)
+        if len(target) > 1:
+            raise DecoratorError("@trace takes one function; a name goes into @trace(name=…).")
+        return decorated("trace", target[0], layer)
 
     def span(self, name: str, /, **attributes: AttributeValue) -> Block:
         """A span around a block; also `async with`."""

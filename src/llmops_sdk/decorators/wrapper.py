@@ -75,6 +75,10 @@ class Layer(Protocol):
 class Wrapper:
     """A decorated callable. Decorators make it; users call it."""
 
+    __name__: str
+    __qualname__: str
+    __wrapped__: Any
+
     def __init__(self, target: Any, layers: tuple[Layer, ...] = ()) -> None:
         self._target = target
         self._layers = layers
@@ -84,7 +88,7 @@ class Wrapper:
 
     def _wear(self, target: Any) -> None:
         """Take over name, docstring, annotations and, by `__wrapped__`, signature."""
-        shown = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+        shown: Any = target.__func__ if isinstance(target, classmethod | staticmethod) else target
         functools.update_wrapper(self, shown, updated=())
         if isinstance(shown, functools.partial):
             functools.update_wrapper(self, shown.func, updated=())
