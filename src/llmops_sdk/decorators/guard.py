@@ -113,9 +113,9 @@ _ATTRIBUTES = {semconv.OPENINFERENCE_SPAN_KIND: "GUARDRAIL"}
 def guard(*checks: Check, output: Iterable[Check] = (), on_error: OnError = "block") -> Callable[[F], F]:
     """Run `checks` on every text among the arguments, and `output` on every text of the result, before anybody sees it.
 
-    A check that blocks raises `GuardBlockedError`; one that redacts changes the text. What a check cannot decide, because
-    it raised, is blocked, unless `on_error="allow"` lets it pass and says so on the span. Streams are held until a
-    sentence ends. The decorated function keeps its type. Raises `DecoratorError` for a wrong use.
+    A check that blocks raises `GuardBlockedError`; one that redacts changes the text. What a check cannot decide,
+    because it raised, is blocked, unless `on_error="allow"` lets it pass and says so on the span. Streams are held until
+    a sentence ends. The decorated function keeps its type. Raises `DecoratorError` for a wrong use.
     """
     inputs, outputs = _checks("guard", checks), _checks("guard(output=…)", output)
     if on_error not in ("block", "allow"):

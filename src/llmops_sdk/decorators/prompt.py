@@ -139,8 +139,8 @@ class Prompt(_PromptBase, Generic[P, R_co]):
     ) -> Any:
         """Answers to many inputs, in order, at most `concurrency` at a time.
 
-        An input is a tuple of arguments, a dict of keyword arguments, or one argument. With `on_error="return"` an error
-        stands in its input's place; else the first one cancels the rest and is raised.
+        An input is a tuple of arguments, a dict of keyword arguments, or one argument. With `on_error="return"` an
+        error stands in its input's place; else the first one cancels the rest and is raised.
         """
         return batched(self, inputs, concurrency=concurrency, on_error=on_error, progress=progress)
 
@@ -257,7 +257,7 @@ def prompt(
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> PromptDecorator[Any]: ...
-def prompt(model: str | Model | None = None, **declared: Any) -> Any:
+def prompt(model: str | Model | None = None, **declared: Any) -> Any:  # noqa: D417 - they stand in the overloads
     """Make a prompt of a function whose body returns what to ask: a str, a `Message` or a list of `Message`.
 
     Args:

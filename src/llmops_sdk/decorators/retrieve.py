@@ -38,8 +38,8 @@ class _RetrieverBase(Wrapper):
             asked = Query(text=asked)
         if not isinstance(asked, Query):
             raise UsageError(
-                f"The retriever {span_name(self)} returned {type(asked).__name__}. Its body returns the query: a str or "
-                f"a Query(text=…, k=…, where=…)."
+                f"The retriever {span_name(self)} returned {type(asked).__name__}. Its body returns the query: a "
+                f"str or a Query(text=…, k=…, where=…)."
             )
         hits = yield from self._index.search_flow(asked.text, asked.k or self._k, asked.where, call.run)
         return Outcome(value=hits)

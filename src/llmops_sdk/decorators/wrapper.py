@@ -2,9 +2,9 @@
 
 A decorated function is one `Wrapper`: the user's function, and the layers that decorators put around it, the innermost
 first. Stacking a decorator copies the wrapper with one more layer, so that there is never a wrapper inside a wrapper
-that an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function (methods,
-classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its like,
-and is pickled by its qualified name.
+that an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function
+(methods, classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its
+like, and is pickled by its qualified name.
 """
 
 from __future__ import annotations
