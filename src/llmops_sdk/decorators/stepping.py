@@ -60,7 +60,7 @@ def stepped(
     result = None
     try:
         checks = passage.begin(call)
-        items = inner(call if checks is None else run_sync(checks, passage.run))
+        items = inner(call if checks is None else run_sync(checks, passage.run, quiet=True))
         sent, thrown = None, None
         try:
             while True:
@@ -74,7 +74,7 @@ def stepped(
                     sent = thrown = None
                     detach(token)
                 flow = passage.each(item)
-                out = item if flow is None else run_sync(flow, passage.run)
+                out = item if flow is None else run_sync(flow, passage.run, quiet=True)
                 if out is HELD:
                     continue
                 try:
@@ -90,7 +90,7 @@ def stepped(
             finally:
                 detach(token)
         flow = passage.last()
-        if flow is not None and (rest := run_sync(flow, passage.run)) is not HELD:
+        if flow is not None and (rest := run_sync(flow, passage.run, quiet=True)) is not HELD:
             yield rest
     except BaseException as error:
         passage.end(error, None)

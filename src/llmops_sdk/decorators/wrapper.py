@@ -197,7 +197,7 @@ class Wrapper:
             return self._value_async(call)
         from llmops_sdk.flow import run_sync
 
-        return run_sync(self._flow(call), call.run).value
+        return run_sync(self._flow(call), call.run, quiet=True).value
 
     async def _value_async(self, call: Call) -> Any:
         from llmops_sdk.flow import run_async

@@ -45,9 +45,13 @@ def _warn_on_event_loop() -> None:
     )
 
 
-def run_sync(flow: Flow[R], run: Run) -> R:
-    """Drive `flow` in this thread and return its answer; its deltas go nowhere."""
-    _warn_on_event_loop()
+def run_sync(flow: Flow[R], run: Run, *, quiet: bool = False) -> R:
+    """Drive `flow` in this thread and return its answer; its deltas go nowhere.
+
+    With `quiet`, a running event loop is no reason for a warning: the flow asks no model.
+    """
+    if not quiet:
+        _warn_on_event_loop()
     driver = SyncDriver(flow, run)
     while driver.advance() is not END:
         pass

@@ -32,7 +32,19 @@ class Driver:
     The two subclasses perform effects, one blocking, one awaiting; everything else is here.
     """
 
-    __slots__ = ("completed", "deadline_s", "ended", "frames", "late", "lost", "parent", "result", "run", "sources", "spans")
+    __slots__ = (
+        "completed",
+        "deadline_s",
+        "ended",
+        "frames",
+        "late",
+        "lost",
+        "parent",
+        "result",
+        "run",
+        "sources",
+        "spans",
+    )
 
     holds_thread: ClassVar[bool]
     """Whether the flow keeps a thread until it ends."""
