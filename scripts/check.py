@@ -108,7 +108,7 @@ def tests() -> tuple[int, int, str]:
 
 def docs() -> tuple[int, int, str]:
     """The site builds without a warning, and no page of it fetches anything from another host."""
-    status, _ = call(PYTHON, "-m", "mkdocs", "--quiet", "build", "--strict", "--site-dir", "site")
+    status, _ = call(PYTHON, "-m", "mkdocs", "build", "--strict", "--site-dir", "site")
     foreign = sorted(
         {
             f"{page.relative_to(ROOT / 'site')}: {address}"
