@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from llmops_sdk.errors import UnsupportedError, UsageError
 from llmops_sdk.flow import Assembly, Emit, Invoke, Model
 from llmops_sdk.flow.assembly import deltas_of
 from llmops_sdk.tracing.genai import record_request, record_response, request_attributes
+from llmops_sdk.tracing.recorder import add_sink
 from llmops_sdk.types import Request, Response
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
+    from llmops_sdk.tracing import SpanRecord
     from llmops_sdk.types import AnyRequest
 
 Reply: TypeAlias = str | Response | Exception | Callable[[Request], Any]
@@ -72,3 +74,39 @@ class ScriptedModel(Model):
                     f"{request.text[:80]!r}. Give it as many replies as the test makes calls."
                 )
             return self.replies[len(self.requests) - 1]
+
+
+class SpanRecorder:
+    """Collects the spans that end while it is open, in this process, whether or not a store is written.
+
+        with SpanRecorder() as recorder:
+            answer("…")
+        assert recorder.by_name("prompt answer")[0].status == "ok"
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[SpanRecord] = []
+
+    @property
+    def spans(self) -> tuple[SpanRecord, ...]:
+        """What has ended so far, in that order: children before their parents."""
+        return tuple(self._spans)
+
+    def by_name(self, name: str) -> list[SpanRecord]:
+        """The spans of that name."""
+        return [span for span in self._spans if span.name == name]
+
+    def take(self, record: SpanRecord) -> None:
+        """Called by the recorder of this process."""
+        self._spans.append(record)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def __enter__(self) -> Self:
+        self._remove = add_sink(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._remove()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+import contextlib
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
@@ -28,6 +29,16 @@ def detach(token: Token[Context]) -> None:
         otel_context._RUNTIME_CONTEXT.detach(token)  # noqa: SLF001 - the public one logs instead of raising
     except (ValueError, RuntimeError):
         return
+
+
+@contextlib.contextmanager
+def attached(context: Context) -> Iterator[None]:
+    """Make `context` current for a block."""
+    token = attach(context)
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def inject(carrier: MutableMapping[str, str], context: Context | None = None) -> None:

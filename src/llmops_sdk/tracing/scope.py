@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from opentelemetry import context as otel_context
 
@@ -121,8 +121,6 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
             model=model,
             parameters=parameters,
         )
-        # One object may be entered again while it is in force, and by several tasks: a stack each would be wrong, so
-        # that the tokens stand in the context variable's own order.
         self._tokens: list[Token[Context]] = []
 
     def __enter__(self) -> Scope:
@@ -142,3 +140,78 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
+
+    def __call__(self, function: F) -> F:
+        """The function with this scope around each of its calls; of a generator, around each of its steps."""
+        if inspect.isasyncgenfunction(function):
+            return self._around_async_generator(function)
+        if inspect.iscoroutinefunction(function):
+            return self._around_coroutine(function)
+        if inspect.isgeneratorfunction(function):
+            return self._around_generator(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return cast("F", call)
+
+    def _again(self) -> using:
+        """The same scope for one more block: calls may run at once, and each keeps a token of its own."""
+        again = object.__new__(type(self))
+        again._scope = self._scope
+        again._tokens = []
+        return again
+
+    def _around_coroutine(self, function: Any) -> Any:
+        @functools.wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            with self._again():
+                return await function(*args, **kwargs)
+
+        return call
+
+    def _around_generator(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            items = function(*args, **kwargs)
+            step: Callable[[], Any] = functools.partial(next, items)
+            while True:
+                with self._again():
+                    try:
+                        item = step()
+                    except StopIteration as stop:
+                        return stop.value
+                try:
+                    step = functools.partial(items.send, (yield item))
+                except GeneratorExit:
+                    with self._again():
+                        items.close()
+                    raise
+                except BaseException as error:  # thrown in by the consumer, for the generator
+                    step = functools.partial(items.throw, error)
+
+        return call
+
+    def _around_async_generator(self, function: Any) -> Any:
+        @functools.wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            items = function(*args, **kwargs)
+            step: Callable[[], Any] = items.__anext__
+            while True:
+                with self._again():
+                    try:
+                        item = await step()
+                    except StopAsyncIteration:
+                        return
+                try:
+                    step = functools.partial(items.asend, (yield item))
+                except GeneratorExit:
+                    with self._again():
+                        await items.aclose()
+                    raise
+                except BaseException as error:  # thrown in by the consumer, for the generator
+                    step = functools.partial(items.athrow, error)
+
+        return call
