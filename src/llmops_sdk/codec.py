@@ -36,7 +36,8 @@ _MARKS = {cls: mark for mark, cls in PARTS.items()}
 def to_dict(value: Any) -> dict[str, Any]:
     """A dataclass or named tuple of `types.py` as a dict that JSON can hold."""
     told: dict[str, Any] = {"type": _MARKS[type(value)]} if type(value) in _MARKS else {}
-    for name, default in _fields(type(value)):
+    cls: type = type(value)
+    for name, default in _fields(cls):
         field = getattr(value, name)
         if default is dataclasses.MISSING or field != default:
             told[name] = _plain(field)
@@ -80,7 +81,7 @@ def _readers(cls: type) -> dict[str, Callable[[Any, str], Any]]:
 def _object(cls: type, told: Any, place: str) -> Any:
     readers = _readers(cls)
     if not isinstance(told, Mapping):
-        raise ValueError(f"{place} is {type(told).__name__}, not an object")
+        raise ValueError(f"{place} is {type(told).__name__}, not an object")  # noqa: TRY004 - one error for all that is stored wrong
     if unknown := set(told) - set(readers) - {"type"}:
         raise ValueError(f"{place} has the unknown field {min(map(str, unknown))!r}")
     for name, default in _fields(cls):
@@ -138,8 +139,10 @@ def _first(readers: list[Callable[[Any, str], Any]], told: Any, place: str) -> A
 
 def _tuple(items: list[Callable[[Any, str], Any]], repeated: bool, told: Any, place: str) -> tuple[Any, ...]:
     if not isinstance(told, list | tuple):
-        raise ValueError(f"{place} is {type(told).__name__}, not a list")
+        raise ValueError(f"{place} is {type(told).__name__}, not a list")  # noqa: TRY004 - as above
     if not repeated and len(told) != len(items):
         raise ValueError(f"{place} has {len(told)} items, not {len(items)}")
     readers = items * len(told) if repeated else items
-    return tuple(reader(item, f"{place}[{number}]") for number, (reader, item) in enumerate(zip(readers, told, strict=True)))
+    return tuple(
+        reader(item, f"{place}[{number}]") for number, (reader, item) in enumerate(zip(readers, told, strict=True))
+    )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmops_sdk.tracing.context import attach, attached, detach, extract, inject
+    from llmops_sdk.tracing.exporters import RedactingExporter
     from llmops_sdk.tracing.record import EventRecord, SpanRecord
     from llmops_sdk.tracing.recorder import configure, flush
-    from llmops_sdk.tracing.exporters import RedactingExporter
     from llmops_sdk.tracing.scope import Scope, current_scope, using
     from llmops_sdk.tracing.span import RecordedSpan, current_span, start_span
     from llmops_sdk.tracing.store import TraceStore

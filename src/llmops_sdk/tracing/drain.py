@@ -143,7 +143,7 @@ def store_drain(settings: Settings) -> Drain:
     """The drain of the store in the settings' home."""
     from llmops_sdk.tracing.store import FILE
 
-    path = Path(os.path.abspath(find_home(settings) / FILE))
+    path = (find_home(settings) / FILE).absolute()
     with _Process.lock:
         drain = _Process.drains.get(path)
         if drain is None:
@@ -171,4 +171,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
-

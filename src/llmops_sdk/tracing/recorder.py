@@ -300,7 +300,9 @@ def end(span: otel.Span, payload: dict[str, Any], end_time: int | None) -> None:
 def _content(payload: dict[str, Any]) -> dict[str, Any]:
     """Content as attributes: JSON text, as the conventions have it."""
     return {
-        semconv.SLOTS.get(slot, f"llmops.{slot}"): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        semconv.SLOTS.get(slot, f"llmops.{slot}"): value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False)
         for slot, value in payload.items()
     }
 
@@ -337,4 +339,14 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
-__all__: Sequence[str] = ("NOT_KEPT", "Recorder", "Sink", "add_sink", "configure", "end", "flush", "snapshot_of", "tracer")
+__all__: Sequence[str] = (
+    "NOT_KEPT",
+    "Recorder",
+    "Sink",
+    "add_sink",
+    "configure",
+    "end",
+    "flush",
+    "snapshot_of",
+    "tracer",
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,8 @@ def redacted_attributes(attributes: Mapping[str, Any] | None, redact: Callable[[
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return redact(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no number for it
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [_redacted(item, redact) for item in value]
     return value

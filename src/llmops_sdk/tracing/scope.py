@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -107,10 +106,10 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
                 raise UsageError(f"using({name}=…) takes a str; it is {value!r}. Write {name}={str(value)!r}.")
         if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
             raise UsageError(f"using(tags=…) takes a list of str; it is {tags!r}.")
-        for name, value in (metadata or {}).items():
-            if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
+        for name, fact in (metadata or {}).items():
+            if not isinstance(name, str) or not isinstance(fact, str | int | float | bool):
                 raise UsageError(
-                    f"using(metadata=…) takes names with a str, int, float or bool; {name!r} has {type(value).__name__}."
+                    f"using(metadata=…) takes names with a str, int, float or bool; {name!r} has {type(fact).__name__}."
                 )
         self._scope = Scope(
             user=user,
@@ -144,11 +143,11 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
     def __call__(self, function: F) -> F:
         """The function with this scope around each of its calls; of a generator, around each of its steps."""
         if inspect.isasyncgenfunction(function):
-            return self._around_async_generator(function)
+            return cast("F", self._around_async_generator(function))
         if inspect.iscoroutinefunction(function):
-            return self._around_coroutine(function)
+            return cast("F", self._around_coroutine(function))
         if inspect.isgeneratorfunction(function):
-            return self._around_generator(function)
+            return cast("F", self._around_generator(function))
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -121,7 +121,9 @@ def _mixed(text: str) -> bool:
 def _openai(text: str) -> bool:
     """Not a class name such as `sk-estimator-doc-link`."""
     body = text[3:]
-    return _has_digit(body) and (body.isalnum() or body.lower() != body or body.startswith(("proj-", "svcacct-", "admin-")))
+    return _has_digit(body) and (
+        body.isalnum() or body.lower() != body or body.startswith(("proj-", "svcacct-", "admin-"))
+    )
 
 
 def _assigned_key(text: str) -> bool:
@@ -256,7 +258,17 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _setting(
         "api_key",
-        ("api_key", "apikey", "api-key", "access_key", "accesskey", "secret_key", "secretkey", "private_key", "account_key"),
+        (
+            "api_key",
+            "apikey",
+            "api-key",
+            "access_key",
+            "accesskey",
+            "secret_key",
+            "secretkey",
+            "private_key",
+            "account_key",
+        ),
         accept=_assigned_key,
     ),
     _setting("secret", ("secret", "token", "credential"), accept=_assigned_key),

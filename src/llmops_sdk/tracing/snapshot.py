@@ -75,9 +75,10 @@ class _Snapshot:
         fields = _fields(value)
         if fields is not None:
             return self._pairs(fields, depth)
-        for base in (int, float):
-            if isinstance(value, base):
-                return self.of(base.__pos__(value), depth)  # the plain number under a subclass
+        if isinstance(value, int):
+            return int.__pos__(value)  # the plain number under a subclass
+        if isinstance(value, float):
+            return self.of(float.__pos__(value), depth)
         return _described(value)
 
     def _message(self, error: BaseException) -> str:

@@ -12,8 +12,7 @@ from llmops_sdk.tracing import recorder, semconv
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import SpanContext
-    from opentelemetry.trace.span import Status
+    from opentelemetry.trace import SpanContext, Status
     from opentelemetry.util.types import Attributes, AttributeValue
 
 

@@ -88,7 +88,9 @@ def row_of(record: SpanRecord) -> Row:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=lambda other: f"<{type(other).__name__}>")
+    return json.dumps(
+        value, ensure_ascii=True, separators=(",", ":"), default=lambda other: f"<{type(other).__name__}>"
+    )
 
 
 def _storable(text: str) -> str:
@@ -175,7 +177,9 @@ class TraceStore:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         if not self.path.exists():
-            raise StoreError(f"There is no trace store at {self.path} yet. Run a program that is decorated with @trace.")
+            raise StoreError(
+                f"There is no trace store at {self.path} yet. Run a program that is decorated with @trace."
+            )
         with self._told("read"):
             address = f"{self.path.absolute().as_uri()}?mode=ro"
             with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:

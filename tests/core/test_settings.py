@@ -1,0 +1,108 @@
+"""Where settings come from, and which of them wins."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from llmops_sdk.errors import UsageError
+from llmops_sdk.settings import Settings, find_home, load_settings
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.llmops]\nsample = 0.5\nproject = "from-file"\nfirst_party = ["mine"]\n', encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_arguments_win_over_variables_over_the_file(project: Path) -> None:
+    """Whoever is nearer to the running program decides."""
+    assert load_settings({}, project).project == "from-file"
+    assert load_settings({"LLMOPS_PROJECT": "from-variable"}, project).project == "from-variable"
+    assert load_settings({"LLMOPS_PROJECT": "from-variable"}, project, project="given").project == "given"
+    assert load_settings({}, project).sample == 0.5
+
+
+def test_the_file_is_found_from_a_folder_below(project: Path) -> None:
+    """A program started in a subfolder belongs to the same project."""
+    inner = project / "src" / "app"
+    inner.mkdir(parents=True)
+    assert load_settings({}, inner).first_party == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("STORE", "0", False),
+        ("STORE", "true", True),
+        ("DISABLED", "on", True),
+        ("SAMPLE", "0.25", 0.25),
+        ("QUEUE_BYTES", "1000", 1000),
+        ("FIRST_PARTY", "a, b", ("a", "b")),
+        ("HOME", "/somewhere", Path("/somewhere")),
+        ("CAPTURE", "SPAN_AND_EVENT", "span_and_event"),
+    ],
+)
+def test_variables_become_values_of_their_type(name: str, text: str, value: object, tmp_path: Path) -> None:
+    """`LLMOPS_<NAME>` for every setting."""
+    assert getattr(load_settings({f"LLMOPS_{name}": text}, tmp_path), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("word", "capture"),
+    [
+        ("true", "span"),
+        ("SPAN_ONLY", "span"),
+        ("EVENT_ONLY", "event"),
+        ("SPAN_AND_EVENT", "span_and_event"),
+        ("false", "local"),
+    ],
+)
+def test_opentelemetrys_own_variable_allows_content_out(word: str, capture: str, tmp_path: Path) -> None:
+    """The standard's spelling is understood."""
+    name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+    assert load_settings({name: word}, tmp_path).capture == capture
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"colour": "red"}, "There is no setting 'colour'"),
+        ({"sample": 2}, "sample must be between 0 and 1; it is 2.0"),
+        ({"sample": "much"}, "sample must be a number; it is 'much'"),
+        ({"store": "perhaps"}, "store must be true or false; it is 'perhaps'"),
+        ({"on_full": "explode"}, "on_full must be one of drop, block"),
+        ({"queue_bytes": 0}, "queue_bytes must be positive"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_value(given: dict[str, object], told: str, tmp_path: Path) -> None:
+    """The message has the name, the value, and what it may be."""
+    with pytest.raises(UsageError) as refused:
+        load_settings({}, tmp_path, **given)
+    assert told in str(refused.value)
+
+
+def test_a_pyproject_that_does_not_parse_is_said_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken file of the user's must not stop the program that is decorated."""
+    (tmp_path / "pyproject.toml").write_text("[tool.llmops\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, "llmops_sdk"):
+        assert load_settings({}, tmp_path).sample == 1.0
+    assert "pyproject.toml cannot be read" in caplog.text
+
+
+def test_the_home_is_beside_the_nearest_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.llmops`, `pyproject.toml` or `.git`, whichever is nearest above; else the working directory."""
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    (tmp_path / "a" / ".git").mkdir()
+    assert find_home(Settings()) == tmp_path / "a" / ".llmops"
+    (inner / ".llmops").mkdir()
+    assert find_home(Settings()) == inner / ".llmops"
+    assert find_home(Settings(home=tmp_path / "x")) == tmp_path / "x"
