@@ -6,9 +6,12 @@ Every name here is bound at its first use, so that importing the package costs n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # importing typing would be most of what importing this costs
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from llmops_sdk.decorators.guard import guard
     from llmops_sdk.decorators.prompt import prompt
     from llmops_sdk.decorators.retrieve import retrieve

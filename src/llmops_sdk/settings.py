@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmops_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger("llmops_sdk")
 
@@ -95,8 +96,28 @@ def find_home(settings: Settings) -> Path:
     """The home folder: as configured, else `.llmops` beside the project's marks, else in the working directory."""
     if settings.home is not None:
         return settings.home
+    from pathlib import Path
+
     here = Path.cwd()
     return (find_project_root(here) or here) / ".llmops"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a URL writes it, is this machine: all that `network="loopback"` lets through.
+
+    Names are not looked up: only `localhost` and names below it count.
+    """
+    import ipaddress
+
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback or address.is_unspecified)
 
 
 def _flag(name: str, value: object) -> bool:
@@ -132,6 +153,8 @@ def _convert(name: str, value: Any) -> Any:
     if name == "queue_bytes":
         return _number(name, value, int)
     if name == "home":
+        from pathlib import Path
+
         return None if value is None else Path(value).expanduser()
     if name in ("redact", "first_party"):
         return _names(value)
@@ -143,6 +166,8 @@ def _convert(name: str, value: Any) -> Any:
 
 def _from_project(root: Path | None) -> dict[str, Any]:
     """`[tool.llmops]` of the pyproject.toml in `root`; a file that does not parse is said and passed over."""
+    import tomllib
+
     path = root / "pyproject.toml" if root else None
     if path is None or not path.is_file():
         return {}
@@ -151,7 +176,9 @@ def _from_project(root: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         log.warning("llmops: %s cannot be read (%s); its [tool.llmops] is not used.", path, error)
         return {}
-    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS}
+    # `first_party` is about the code of that project, which need not be the one whose folder we are in: a prompt's version
+    # reads it beside the prompt's own file.
+    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS and name != "first_party"}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -169,8 +196,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def load_settings(environment: Mapping[str, str] | None = None, start: Path | None = None, **given: Any) -> Settings:
     """Settings from all sources. Raises `UsageError` for a name or value that cannot be right."""
-    root = find_project_root(start or Path.cwd())
-    values: dict[str, Any] = {"project": (root or start or Path.cwd()).name}
+    from pathlib import Path
+
+    here = start or Path.cwd()
+    root = find_project_root(here)
+    values: dict[str, Any] = {"project": (root or here).name}
     values |= _from_project(root)
     values |= _from_environment(os.environ if environment is None else environment)
     values |= {name: _convert(name, value) for name, value in given.items()}

@@ -22,10 +22,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioB
 
 from llmops_sdk.settings import current_settings, load_settings, set_settings
 from llmops_sdk.tracing import semconv
-from llmops_sdk.tracing.record import record_of
-from llmops_sdk.tracing.redaction import redactor
 from llmops_sdk.tracing.scope import current_scope
-from llmops_sdk.tracing.snapshot import snapshot
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -67,11 +64,15 @@ class _Process:
 
 
 class _Outlets:
-    """Where spans go under one set of settings."""
+    """Where spans go under one set of settings. What the first span needs is imported here, not with the package."""
 
     def __init__(self, settings: Settings) -> None:
         from llmops_sdk.tracing.drain import store_drain
+        from llmops_sdk.tracing.record import record_of
+        from llmops_sdk.tracing.redaction import redactor
+        from llmops_sdk.tracing.snapshot import snapshot
 
+        self.record_of, self.snapshot = record_of, snapshot
         self.settings = settings
         self.redact = redactor(settings.redact)
         self.store: Sink | None = store_drain(settings) if settings.store and not settings.disabled else None
@@ -124,7 +125,7 @@ class Recorder(SpanProcessor):
             if outlets.store is not None or _Process.sinks:
                 ids = span.get_span_context()
                 payload = _Process.payloads.get((ids.trace_id, ids.span_id), {}) if ids else {}
-                record = record_of(span, payload, outlets.redact)
+                record = outlets.record_of(span, payload, outlets.redact)
                 for sink in (outlets.store, *_Process.sinks):
                     if sink is not None:
                         sink.take(record)
@@ -231,6 +232,8 @@ def configure(**settings: Any) -> Settings:
     Names and values are those of `Settings`; what is not given comes from `LLMOPS_*` variables and `[tool.llmops]`.
     Raises `UsageError` for an unknown name or a value that cannot be right, and changes nothing then.
     """
+    from llmops_sdk.tracing.redaction import redactor
+
     made = load_settings(**settings)
     redactor(made.redact)
     set_settings(made)
@@ -272,7 +275,7 @@ def snapshot_of(value: Any) -> Any:
     if outlets.settings.capture == "none":
         return NOT_KEPT
     try:
-        return snapshot(value, outlets.redact)
+        return outlets.snapshot(value, outlets.redact)
     except Exception as error:  # a pattern of the user's, or a class that breaks reading its fields
         log.warning("llmops: content of a span could not be kept: %s.", type(error).__name__)
         return NOT_KEPT

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from llmops_sdk.errors import StoreError
 from llmops_sdk.tracing import semconv
+from llmops_sdk.tracing.forking import unforked
 from llmops_sdk.tracing.record import EventRecord, SpanRecord
 
 FILE: Final = "traces.db"
@@ -162,7 +163,7 @@ class TraceStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._told("written"):
+        with self._told("written"), unforked():
             _make_home(self.path.parent)
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -180,7 +181,7 @@ class TraceStore:
             raise StoreError(
                 f"There is no trace store at {self.path} yet. Run a program that is decorated with @trace."
             )
-        with self._told("read"):
+        with self._told("read"), unforked():
             address = f"{self.path.absolute().as_uri()}?mode=ro"
             with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:
                 if self._version(connection) == 0:
