@@ -153,7 +153,9 @@ class ModelError(LLMOpsError):
 
 
 class RetryableError(ModelError):
-    """Trying again, or another model, may help. `retry_after_s` is the provider's own advice, if it gave one."""
+    """Trying again, or another model, may help. `retry_after_s` is the provider's own advice, if it gave one; infinite
+    where waiting will not help, as with a spent quota.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **context: Any) -> None:
         super().__init__(message, **context)

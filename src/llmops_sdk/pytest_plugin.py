@@ -154,14 +154,10 @@ def _is_address(host: str) -> bool:
 
 def _refuse_foreign(host: str, port: object) -> None:
     """Raise `NetworkBlockedError` for a host that is not this one."""
-    name = host.partition("%")[0].rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    from llmops_sdk.settings import is_loopback
+
+    if is_loopback(host):
         return
-    if _is_address(name):
-        address = ipaddress.ip_address(name)
-        mapped = getattr(address, "ipv4_mapped", None)
-        if (mapped or address).is_loopback or address.is_unspecified:
-            return
     from llmops_sdk.errors import NetworkBlockedError
 
     test = os.environ.get("PYTEST_CURRENT_TEST", "outside of a test").rpartition(" (")

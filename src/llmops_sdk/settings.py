@@ -176,9 +176,7 @@ def _from_project(root: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         log.warning("llmops: %s cannot be read (%s); its [tool.llmops] is not used.", path, error)
         return {}
-    # `first_party` is about the code of that project, which need not be the one whose folder we are in: a prompt's version
-    # reads it beside the prompt's own file.
-    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS and name != "first_party"}
+    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

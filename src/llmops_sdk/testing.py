@@ -79,9 +79,9 @@ class ScriptedModel(Model):
 class SpanRecorder:
     """Collects the spans that end while it is open, in this process, whether or not a store is written.
 
-        with SpanRecorder() as recorder:
-            answer("…")
-        assert recorder.by_name("prompt answer")[0].status == "ok"
+    with SpanRecorder() as recorder:
+        answer("…")
+    assert recorder.by_name("prompt answer")[0].status == "ok"
     """
 
     def __init__(self) -> None:

@@ -179,7 +179,9 @@ def test_a_redacted_output_is_redacted_in_value_response_and_stream() -> None:
 
 
 def test_a_stream_lets_no_part_of_a_blocked_sentence_out() -> None:
-    decorated = guard(output=[NoDragons()])(prompt(ScriptedModel(["One sheep. Then a dra" + "gon came. More."]))(ask_sync))
+    decorated = guard(output=[NoDragons()])(
+        prompt(ScriptedModel(["One sheep. Then a dra" + "gon came. More."]))(ask_sync)
+    )
     seen: list[str] = []
     with pytest.raises(GuardBlockedError):
         for delta in decorated.stream("go"):

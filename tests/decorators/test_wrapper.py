@@ -374,7 +374,6 @@ def test_wrong_uses_are_told_at_decoration_with_the_next_step() -> None:
     def unannotated():  # type: ignore[no-untyped-def]  # the mistake under test
         return ""
 
-
     model = ScriptedModel([])
     wrong: list[tuple[Callable[[], Any], str]] = [
         (lambda: trace(Host), "Host is a class"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flow_harness import Face, FlowModel, Numbers, answer
+from flow_harness import Face, FlowModel, Numbers, answer, until
 
 from llmops_sdk.errors import AllModelsFailedError, AsyncFunctionError, DeadlineExceededError, FlowCancelled, UsageError
 from llmops_sdk.flow import (
@@ -55,9 +55,7 @@ class Echo:
             return self.sources[-1]
         return httpx.Response(200, text=str(request.url))
 
-    def send(
-        self, request: httpx.Request, *, stream: bool, timeout_s: float | None, deadline_s: float | None
-    ) -> Any:
+    def send(self, request: httpx.Request, *, stream: bool, timeout_s: float | None, deadline_s: float | None) -> Any:
         if self.hang:
             self.begun.set()
             left = None if deadline_s is None else deadline_s - time.monotonic()
@@ -138,13 +136,12 @@ def test_blocking_work_leaves_the_event_loop_free() -> None:
         assert leave.wait(10)
         return "worked"
 
-    def flow() -> Flow[str]:
+    def flow() -> Flow[Any]:
         return (yield Block(work))
 
-    async def main() -> str:
+    async def main() -> Any:
         task = asyncio.ensure_future(run_async(flow(), Run.start()))
-        while not entered.is_set():
-            await asyncio.sleep(0)
+        await until(entered)
         leave.set()
         return await task
 
@@ -184,7 +181,7 @@ def test_the_users_exception_passes_through_every_layer_once_and_unchanged(face:
 
 
 def test_a_stop_iteration_of_user_code_does_not_end_the_flow_silently(face: Face) -> None:
-    def flow() -> Flow[str]:
+    def flow() -> Flow[Any]:
         return (yield Invoke(next, (iter(()),)))
 
     with pytest.raises((StopIteration, RuntimeError)):
@@ -486,13 +483,13 @@ def test_two_hundred_waiters_hold_no_thread_of_an_executor_with_two() -> None:
 
     future: Future[str] = Future()
 
-    def waiter() -> Flow[str]:
+    def waiter() -> Flow[Any]:
         return (yield Wait(future))
 
-    def worker() -> Flow[str]:
+    def worker() -> Flow[Any]:
         return (yield Block(lambda: "computed"))
 
-    async def main() -> list[str]:
+    async def main() -> Any:
         loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(2)
         loop.set_default_executor(executor)
@@ -586,10 +583,10 @@ def test_a_consumer_that_leaves_a_race_cancels_its_winner(face: Face) -> None:
 
 
 def test_races_and_gathers_nest(face: Face) -> None:
-    def inner(text: str) -> Flow[Response]:
+    def inner(text: str) -> Flow[Any]:
         return (yield Race([emitting(text), emitting("never", after_s=30)]))
 
-    def middle() -> Flow[list[Response]]:
+    def middle() -> Flow[Any]:
         return (yield Gather([inner("a"), inner("b")], limit=1))
 
     def outer() -> Flow[Any]:
@@ -619,7 +616,7 @@ def test_gather_keeps_order_and_never_runs_more_than_its_limit(face: Face) -> No
         yield Invoke(leave)
         return number
 
-    def flow() -> Flow[list[int]]:
+    def flow() -> Flow[Any]:
         return (yield Gather([item(n) for n in range(12)], limit=3))
 
     assert face.run(flow()) == list(range(12))
@@ -657,7 +654,7 @@ def test_plain_functions_of_a_gather_run_at_the_same_time(face: Face) -> None:
     meeting = threading.Barrier(2, timeout=10)
 
     def flow() -> Flow[Any]:
-        def one() -> Flow[int]:
+        def one() -> Flow[Any]:
             return (yield Invoke(meeting.wait))
 
         return (yield Gather([one(), one()]))
@@ -669,7 +666,7 @@ def test_coroutine_functions_in_a_gather_of_a_synchronous_call_are_refused() -> 
     async def fetch() -> int:
         return 1
 
-    def one() -> Flow[int]:
+    def one() -> Flow[Any]:
         return (yield Invoke(fetch))
 
     def flow() -> Flow[Any]:

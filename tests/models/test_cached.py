@@ -8,6 +8,7 @@ import os
 import pickle
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from llmops_sdk.errors import (
 from llmops_sdk.flow import Block, Emit, Flow, Run, Sleep, run_async
 from llmops_sdk.models.layers.cached import Cached
 from llmops_sdk.models.layers.exact_cache import ExactCache
+from llmops_sdk.models.layers.single_flight import Flights
 from llmops_sdk.testing import ScriptedModel
 from llmops_sdk.types import Delta, Message, Refusal, Request, Response, Usage
 
@@ -160,6 +162,12 @@ def test_a_stream_that_was_left_or_broke_is_not_stored(face: Face, cache: ExactC
 # Single flight ------------------------------------------------------------------------------------------------------
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until what threads and other tasks do has come true."""
+    while not condition():  # noqa: ASYNC110 - an asyncio.Event would need a hand in what is tested
+        await asyncio.sleep(0)
+
+
 class Gate:
     """A model that counts its calls and answers when told to."""
 
@@ -186,8 +194,7 @@ def test_two_hundred_followers_share_one_flight_on_a_loop_with_two_threads(cache
     async def main() -> list[Response]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
         tasks = [asyncio.ensure_future(model.acomplete("q")) for _ in range(201)]
-        while not gate.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(gate.entered.is_set)
         gate.open.set()
         return await asyncio.gather(*tasks)
 
@@ -205,8 +212,7 @@ def test_threads_share_a_flight_with_tasks(cache: ExactCache) -> None:
 
     async def main() -> str:
         task = asyncio.ensure_future(model.acomplete("q"))
-        while not gate.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(gate.entered.is_set)
         for thread in threads:
             thread.start()
         gate.open.set()
@@ -225,8 +231,7 @@ def test_a_cancelled_leader_is_followed_by_a_waiter_and_its_cancellation_is_not_
 
     async def main() -> tuple[list[str], bool]:
         leader = asyncio.ensure_future(model.acomplete("q"))
-        while not gate.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(gate.entered.is_set)
         followers = [asyncio.ensure_future(model.acomplete("q")) for _ in range(3)]
         await asyncio.sleep(0.01)
         leader.cancel()
@@ -249,8 +254,7 @@ def test_followers_get_the_leaders_error_each_as_its_own(cache: ExactCache) -> N
 
     async def main() -> list[Any]:
         tasks = [asyncio.ensure_future(model.acomplete("q")) for _ in range(3)]
-        while not gate.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(gate.entered.is_set)
         await asyncio.sleep(0.01)
         gate.open.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -267,11 +271,9 @@ def test_a_follower_goes_alone_when_the_leader_takes_longer_than_its_lease(cache
 
     async def main() -> str:
         leader = asyncio.ensure_future(model.acomplete("q"))
-        while not gate.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(gate.entered.is_set)
         follower = asyncio.ensure_future(model.acomplete("q"))
-        while gate.calls < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: gate.calls == 2)
         gate.open.set()
         await leader
         return (await follower).text
@@ -284,6 +286,42 @@ def test_a_call_made_while_reading_a_stream_of_the_same_request_does_not_wait_fo
     with model.stream("q") as stream:
         next(stream)
         assert model.complete("q").text == "c"
+
+
+def test_a_call_made_while_reading_an_async_stream_of_the_same_request_does_not_wait_for_itself(
+    cache: ExactCache,
+) -> None:
+    """The task that would read on is the one that would wait."""
+    model = Cached(ScriptedModel(["a b", "c"]), cache=cache)
+
+    async def main() -> str:
+        async with model.astream("q") as stream:
+            await anext(stream)
+            async with asyncio.timeout(10):
+                return (await model.acomplete("q")).text
+
+    assert asyncio.run(main()) == "c"
+
+
+def test_a_leader_collected_while_another_flight_begins_does_not_lock_itself_out() -> None:
+    """The collector may run anywhere, in the middle of `join` too, in the same thread."""
+    flights: Flights[str] = Flights()
+    leader, _ = flights.join("leader")
+
+    class Key(str):
+        """A key whose look-up is the moment of the collection."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            leader.abandon()
+            return super().__hash__()
+
+    thread = threading.Thread(target=lambda: flights.join(Key("other")), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert leader.future.done()
 
 
 def test_a_collected_leader_lets_its_followers_go_on(cache: ExactCache) -> None:
@@ -307,6 +345,31 @@ def test_one_cached_model_serves_three_event_loops_and_four_threads(cache: Exact
     with ThreadPoolExecutor(4) as pool:
         texts += list(pool.map(lambda n: model.complete(f"thread {n}").text, range(4)))
     assert sorted(texts) == [str(n) for n in range(7)]
+
+
+def test_one_model_and_one_cache_serve_two_event_loops_at_once(cache: ExactCache) -> None:
+    """Equal requests of two threads' loops share flights; each request is asked once."""
+    asked: list[str] = []
+
+    def flow(request: Any, run: Run) -> Flow[Any]:
+        asked.append(request.text)
+        yield Sleep(0.002)
+        return Response.of((yield Block(request.text.upper)))
+
+    model = Cached(FlowModel(flow), cache=cache)
+    results: list[list[str]] = []
+
+    async def main() -> list[str]:
+        responses = await asyncio.gather(*(model.acomplete(f"q{n % 5}") for n in range(50)))
+        return [response.text for response in responses]
+
+    threads = [threading.Thread(target=lambda: results.append(asyncio.run(main()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == [[f"Q{n % 5}" for n in range(50)]] * 2
+    assert sorted(asked) == [f"q{n}" for n in range(5)]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -406,8 +469,7 @@ def test_a_leader_that_is_cancelled_while_it_writes_has_landed(tmp_path: Path) -
 
     async def main() -> str:
         task = asyncio.ensure_future(run_async(flow, Run.start()))
-        while cache.recall(cache.key(Request.of("q"), model="gate")) is None:
-            await asyncio.sleep(0)
+        await until(lambda: cache.recall(cache.key(Request.of("q"), model="gate")) is not None)
         task.cancel()
         try:
             await task

@@ -25,7 +25,9 @@ def ask(face: Face, model: Any) -> Response:
 
 
 def test_a_retryable_error_leads_to_the_next_model(face: Face) -> None:
-    model = Fallback([ScriptedModel([OverloadedError("busy")]), ScriptedModel([RateLimitedError("slow")]), ScriptedModel(["c"])])
+    model = Fallback(
+        [ScriptedModel([OverloadedError("busy")]), ScriptedModel([RateLimitedError("slow")]), ScriptedModel(["c"])]
+    )
     assert ask(face, model).text == "c"
 
 

@@ -94,6 +94,12 @@ class Face:
         raise AssertionError("the cancellation did not come through")
 
 
+async def until(event: threading.Event) -> None:
+    """Wait for what a thread or a flow sets, without a thread of one's own."""
+    while not event.is_set():  # noqa: ASYNC110 - a threading.Event, since the same flows run under the sync driver
+        await asyncio.sleep(0.001)
+
+
 class Numbers:
     """A source of numbers, for both drivers; `begun` is set when it hangs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +24,10 @@ from llmops_sdk.settings import Settings, current_settings, find_home
 
 State: TypeAlias = Literal["ok", "absent", "broken"]
 
+DISTRIBUTION: Final = "llmops-sdk"
 TESTED: Final = ((3, 11), (3, 12), (3, 13))
+OTHER_HOME: Final = "Upgrade llmops-sdk, or set LLMOPS_HOME to another folder."
+MOVE_AWAY: Final = "Move the file away; a new one is made at the next call."
 KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
 
 
@@ -63,7 +67,8 @@ def examine() -> Iterator[Finding]:
         return
     home = find_home(settings)
     yield _home(home, settings)
-    yield _store(home)
+    if settings.store:
+        yield _store(home)
     yield _network(settings)
     yield _opentelemetry(settings)
     yield from _keys()
@@ -71,15 +76,17 @@ def examine() -> Iterator[Finding]:
 
 def _show(findings: list[Finding]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    marks = {"ok": "[green]ok[/]", "absent": "[dim]absent[/]", "broken": "[red]BROKEN[/]"}
-    table = Table("", "state", "what", box=None, pad_edge=False)
+    styles = {"ok": "green", "absent": "dim", "broken": "bold red"}
+    table = Table("", "state", Column("what", overflow="fold"), box=None, pad_edge=False)
     for finding in findings:
-        table.add_row(finding.name, marks[finding.state], finding.detail)
+        # Text, not str: a pair of brackets in a path or command is no markup
+        table.add_row(finding.name, Text(finding.state, style=styles[finding.state]), Text(finding.detail))
         if finding.advice:
-            table.add_row("", "", finding.advice, style="yellow" if finding.state == "broken" else "dim")
-    Console(highlight=False, markup=True).print(table)
+            table.add_row("", "", Text(finding.advice, style="yellow" if finding.state == "broken" else "dim"))
+    Console(highlight=False).print(table)
 
 
 def _python() -> Finding:
@@ -101,14 +108,15 @@ def _platform() -> Finding:
 
 def _requirements() -> Iterator[tuple[str, str]]:
     """(package, extra or "") for everything that the installed distribution can ask for."""
-    for line in importlib.metadata.requires("llmops-sdk") or ():
+    for line in importlib.metadata.requires(DISTRIBUTION) or ():
         package = re.match(r"[\w.-]+", line)
         extra = re.search(r"extra == ['\"]([\w-]+)", line)
         if package and not (extra and extra[1] == "all"):
             yield package[0], extra[1] if extra else ""
 
 
-def _version_of(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of an installed package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -117,22 +125,26 @@ def _version_of(package: str) -> str | None:
 
 def _packages() -> Iterator[Finding]:
     """One finding for what is always needed, one for each extra."""
+    if version_of(DISTRIBUTION) is None:
+        detail = f"{DISTRIBUTION} {__version__} runs from a folder that pip has not installed"
+        yield Finding(name="packages", state="broken", detail=detail, advice=f"pip install {DISTRIBUTION}")
+        return
     needed: dict[str, dict[str, str | None]] = {}
     for package, extra in _requirements():
-        needed.setdefault(extra, {})[package] = _version_of(package)
+        needed.setdefault(extra, {})[package] = version_of(package)
     for extra, versions in sorted(needed.items()):
         missing = sorted(package for package, version in versions.items() if version is None)
         detail = ", ".join(f"{package} {version}" for package, version in sorted(versions.items()) if version)
         if not extra:
-            detail = f"llmops-sdk {__version__}; {detail}"
+            detail = f"{DISTRIBUTION} {__version__}; {detail}"
         if missing:
             detail = f"missing {', '.join(missing)}" + (f"; here {detail}" if detail else "")
-        command = f"llmops-sdk[{extra}]" if extra else "--force-reinstall llmops-sdk"
+        command = f"pip install '{DISTRIBUTION}[{extra}]'" if extra else f"pip install --force-reinstall {DISTRIBUTION}"
         yield Finding(
             name=f"extra {extra}" if extra else "packages",
             state="ok" if not missing else "absent" if extra else "broken",
             detail=detail,
-            advice=f"pip install '{command}'" if missing else "",
+            advice=command if missing else "",
         )
 
 
@@ -165,6 +177,35 @@ def _home(home: Path, settings: Settings) -> Finding:
     return Finding(name="home", state="ok", detail=f"{home}" + ("" if home.exists() else " (made at the first call)"))
 
 
+def _store(home: Path) -> Finding:
+    """The trace store can be read, and every page of it is sound."""
+    from llmops_sdk.tracing.store import BUSY_S, FILE, FORMAT
+
+    path = home / FILE
+    if not path.exists():
+        return Finding(name="store", state="absent", detail=f"{path} (made at the first call)")
+    try:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != FORMAT:
+                detail = f"{path} is of format {version}; this version writes {FORMAT}"
+                return Finding(name="store", state="broken", detail=detail, advice=OTHER_HOME)
+            told = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if told != "ok":
+                return Finding(name="store", state="broken", detail=f"{path} is damaged: {told}", advice=MOVE_AWAY)
+            spans, traces = connection.execute("SELECT count(*), count(DISTINCT trace_id) FROM spans").fetchone()
+    except sqlite3.Error as error:
+        return Finding(name="store", state="broken", detail=f"{path} cannot be read: {error}", advice=MOVE_AWAY)
+    size = sum(file.stat().st_size for file in (path, path.with_name(f"{FILE}-wal")) if file.exists())
+    return Finding(name="store", state="ok", detail=f"{path}: {spans} spans of {traces} traces, {size_text(size)}")
+
+
+def size_text(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
+
+
 def _network(settings: Settings) -> Finding:
     told = {"allow": "open", "loopback": "closed: only this machine is reached (network = loopback)"}
     return Finding(name="network", state="ok", detail=told[settings.network])
@@ -183,8 +224,8 @@ def _opentelemetry(settings: Settings) -> Finding:
 
 
 def _without_user(value: str) -> str:
-    """The value without the user and password of an address."""
-    return re.sub(r"//[^/@\s]+@", "//…@", value)
+    """The value without the user, password and query of an address: keys are passed in each of them."""
+    return re.sub(r"(://[^?\s]*\?)\S+", r"\1…", re.sub(r"//[^/@\s]+@", "//…@", value))
 
 
 def _keys() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from llmops_sdk.decorators.wrapper import Layer, Wrapper, check_target
 class Function(Wrapper):
     """The user's function with layers around it; to its callers and type checkers, the function itself."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function through its layers."""
         if self._mode in ("sync", "async") and len(self._layers) == 1:
             direct = getattr(self._layers[0], "direct", None)
@@ -21,6 +21,9 @@ class Function(Wrapper):
 
 def decorated(decorator: str, target: Any, layer: Layer) -> Any:
     """`target` with one more layer. Raises `DecoratorError` for what cannot be decorated."""
+    if isinstance(target, classmethod | staticmethod) and isinstance(target.__func__, Wrapper):
+        inner = target.__func__
+        target = inner._on(type(target)(inner._target))  # noqa: SLF001 - the same room
     if isinstance(target, Wrapper):
         return target._with_layer(layer)  # noqa: SLF001 - the same room
     check_target(decorator, target)

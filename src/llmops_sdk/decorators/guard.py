@@ -11,7 +11,7 @@ from llmops_sdk.decorators.stepping import HELD
 from llmops_sdk.decorators.trace import end, span_name
 from llmops_sdk.decorators.wrapper import rebuilt
 from llmops_sdk.errors import DecoratorError
-from llmops_sdk.guards.layer import OnError, Screen, StreamScreen, screened_stream
+from llmops_sdk.guards.layer import OnError, Screen, StreamScreen, Tally, screened_stream
 from llmops_sdk.tracing import semconv, start_span
 from llmops_sdk.types import Delta
 
@@ -45,15 +45,18 @@ class GuardLayer:
             return (yield from self._checked_outcome(outcome, span))
 
     def checked_call(self, call: Call, span: RecordedSpan) -> Flow[Call]:
+        """The call with what the checks left of its arguments. Raises `GuardBlockedError`."""
         arguments = call.arguments()
-        checked = yield from self.inputs.value(arguments, span)
-        return call if checked is arguments else rebuilt(call, checked)
+        values = list(arguments.values())
+        checked = yield from self.inputs.value(values, span)
+        return call if checked is values else rebuilt(call, dict(zip(arguments, checked, strict=True)))
 
     def _checked_outcome(self, outcome: Outcome, span: RecordedSpan) -> Flow[Outcome]:
-        value = yield from self.outputs.value(outcome.value, span)
+        """Value and message are checked as one, since they mostly hold the same text."""
+        message = None if outcome.response is None else outcome.response.message
+        value, message = yield from self.outputs.value((outcome.value, message), span)
         if outcome.response is None:
             return dataclasses.replace(outcome, value=value)
-        message = yield from self.outputs.value(outcome.response.message, span)
         response = dataclasses.replace(outcome.response, message=message, parsed=value)
         return dataclasses.replace(outcome, value=value, response=response)
 
@@ -70,14 +73,16 @@ class GuardPassage:
 
     def __init__(self, layer: GuardLayer, call: Call) -> None:
         self._layer = layer
-        self._span = start_span(f"guard {span_name(call.function)}", attributes=_ATTRIBUTES)
-        self.context = self._span.otel_context
-        self.run = dataclasses.replace(call.run, parent=self.context)
-        self._gate = StreamScreen(layer.outputs, self._span)
+        self.run = call.run
         self._kind: type = str
 
     def begin(self, call: Call) -> Flow[Call]:
-        """Check the arguments. Raises `GuardBlockedError`."""
+        """Open the span and check the arguments. Raises `GuardBlockedError`."""
+        self._span = start_span(f"guard {span_name(call.function)}", attributes=_ATTRIBUTES)
+        self.context = self._span.otel_context
+        self.run = dataclasses.replace(self.run, parent=self.context)
+        self._tally = Tally("output", self._span)
+        self._gate = StreamScreen(self._layer.outputs, self._tally)
         return self._layer.checked_call(call, self._span)
 
     def each(self, item: Any) -> Flow[Any] | None:
@@ -90,20 +95,26 @@ class GuardPassage:
         return self._layer.outputs.value(item, self._span)
 
     def _text(self, item: str | Delta) -> Flow[Any]:
-        if isinstance(item, str):
+        if not isinstance(item, Delta):
             return (yield from self._gate.feed(item)) or HELD
         ready = yield from self._gate.feed(item.text)
-        return item._replace(text=ready) if ready or any(item[1:]) else HELD
+        rest = yield from self._layer.outputs.value(item._replace(text=""), self._span)
+        return rest._replace(text=ready) if ready or any(rest) else HELD
 
     def last(self) -> Flow[Any]:
         """The text still held."""
         rest = yield from self._gate.finish()
         if not rest:
             return HELD
-        return rest if self._kind is str else Delta(text=rest)
+        return Delta(text=rest) if issubclass(self._kind, Delta) else rest
+
+    def returned(self, value: Any) -> Flow[Any]:
+        """Check what the generator returns, which `yield from` hands to its reader. Raises `GuardBlockedError`."""
+        return self._layer.outputs.value(value, self._span)
 
     def end(self, error: BaseException | None, result: Any) -> None:
-        """End the span."""
+        """Put the verdicts on the span and end it."""
+        self._tally.record()
         end(self._span, error)
 
 

@@ -66,6 +66,13 @@ class _PromptBase(Wrapper):
         again._overrides = {**self._overrides, **overrides, **extra}  # noqa: SLF001 - a copy of this very object
         return again
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name, with the overrides of `using`, which must be picklable themselves."""
+        named = self._named(may_differ=frozenset({"_overrides"}))
+        if named._overrides is self._overrides:
+            return super().__reduce__()
+        return _overridden, (named, dict(self._overrides))
+
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any, run: Run) -> Call:
         return Call(function=self._target, args=args, kwargs=kwargs, want=want, run=run, overrides=self._overrides)
 
@@ -80,6 +87,13 @@ class _PromptBase(Wrapper):
     def _stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Stream[Response]:
         call = self._call(args, kwargs, "stream", streaming_run())
         return Stream(_response(self._flow(call)), call.run)
+
+
+def _overridden(prompt: _PromptBase, overrides: Mapping[str, Any]) -> _PromptBase:
+    """A prompt with overrides, out of a pickle."""
+    again = prompt._copy()  # noqa: SLF001 - the same class
+    again._overrides = overrides  # noqa: SLF001
+    return again
 
 
 def _response(flow: Flow[Outcome]) -> Flow[Response]:
@@ -101,21 +115,21 @@ class Prompt(_PromptBase, Generic[P, R_co]):
         """Bind as a method."""
         return super().__get__(instance, owner)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Ask, and return the answer as the declared output type."""
         return self._ask(args, kwargs, "value").value  # type: ignore[no-any-return]  # the plan gives the output type
 
-    def response(self, *args: P.args, **kwargs: P.kwargs) -> Response:
+    def response(self, /, *args: P.args, **kwargs: P.kwargs) -> Response:
         """Ask, and return the whole response; `parsed` holds the typed answer."""
         response = self._ask(args, kwargs, "response").response
         assert response is not None
         return response
 
-    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
+    def stream(self, /, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
         """The answer as it comes. Nothing is asked before the first delta is."""
         return self._stream(args, kwargs)
 
-    def render(self, *args: P.args, **kwargs: P.kwargs) -> Request:
+    def render(self, /, *args: P.args, **kwargs: P.kwargs) -> Request:
         """The request that a call would send; nothing is asked."""
         request = self._ask(args, kwargs, "render").request
         assert request is not None
@@ -162,21 +176,21 @@ class AsyncPrompt(_PromptBase, Generic[P, R_co]):
         """Bind as a method."""
         return super().__get__(instance, owner)
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Ask, and return the answer as the declared output type."""
         return (await self._ask(args, kwargs, "value")).value  # type: ignore[no-any-return]  # as in Prompt
 
-    async def response(self, *args: P.args, **kwargs: P.kwargs) -> Response:
+    async def response(self, /, *args: P.args, **kwargs: P.kwargs) -> Response:
         """Ask, and return the whole response; `parsed` holds the typed answer."""
         response = (await self._ask(args, kwargs, "response")).response
         assert response is not None
         return response
 
-    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
+    def stream(self, /, *args: P.args, **kwargs: P.kwargs) -> Stream[Response]:
         """The answer as it comes, for `async for`. Nothing is asked before the first delta is."""
         return self._stream(args, kwargs)
 
-    async def render(self, *args: P.args, **kwargs: P.kwargs) -> Request:
+    async def render(self, /, *args: P.args, **kwargs: P.kwargs) -> Request:
         """The request that a call would send; nothing is asked."""
         request = (await self._ask(args, kwargs, "render")).request
         assert request is not None
@@ -294,12 +308,12 @@ def _decorated(target: Any, model: str | Model | None, declared: Mapping[str, An
         system=system if system is not None else docstring_of(_shown(target)),
     )
     versioned = {
-        "model": model if isinstance(model, str) or model is None else model.name,
+        "model": model,
         "parameters": plan.parameters,
         "output": plan.output,
         "system": system,
     }
-    tracker = VersionTracker(inspect.unwrap(_shown(target)), name=declared.get("name"), declared=versioned)
+    tracker = VersionTracker(_shown(target), name=declared.get("name"), declared=versioned)
     kind = AsyncPrompt if mode_of(target) == "async" else Prompt
     return kind(target, plan, tracker)
 

@@ -17,6 +17,7 @@ from llmops_sdk.types import Hit, Query
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow
     from llmops_sdk.retrieval.index import Index
+    from llmops_sdk.tracing import RecordedSpan
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -41,7 +42,8 @@ class _RetrieverBase(Wrapper):
                 f"The retriever {span_name(self)} returned {type(asked).__name__}. Its body returns the query: a "
                 f"str or a Query(text=…, k=…, where=…)."
             )
-        hits = yield from self._index.search_flow(asked.text, asked.k or self._k, asked.where, call.run)
+        k = self._k if asked.k is None else asked.k
+        hits = yield from self._index.search_flow(asked.text, k, asked.where, call.run)
         return Outcome(value=hits)
 
 
@@ -54,7 +56,10 @@ class Retriever(_RetrieverBase, Generic[P]):
     def __get__(
         self: Retriever[Concatenate[Any, Q]], instance: object, owner: type | None = None, /
     ) -> Retriever[Q]: ...
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+    # the second overload gives `self` a narrower type, which pyright does not compare with the base
+    def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, instance: Any, owner: type | None = None, /
+    ) -> Any:
         """Bind as a method."""
         return super().__get__(instance, owner)
 
@@ -74,7 +79,10 @@ class AsyncRetriever(_RetrieverBase, Generic[P]):
     def __get__(
         self: AsyncRetriever[Concatenate[Any, Q]], instance: object, owner: type | None = None, /
     ) -> AsyncRetriever[Q]: ...
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+    # the second overload gives `self` a narrower type, which pyright does not compare with the base
+    def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, instance: Any, owner: type | None = None, /
+    ) -> Any:
         """Bind as a method."""
         return super().__get__(instance, owner)
 
@@ -121,6 +129,9 @@ class RetrievePassage:
     def last(self) -> None:
         """Nothing is added."""
 
+    def returned(self, value: Any) -> None:
+        """It stays as it is."""
+
     def end(self, error: BaseException | None, result: Any) -> None:
         """Record it all and end the span."""
         _record(self._span, self._found)
@@ -130,13 +141,20 @@ class RetrievePassage:
 _ATTRIBUTES = {semconv.GEN_AI_OPERATION_NAME: "retrieval", semconv.OPENINFERENCE_SPAN_KIND: "RETRIEVER"}
 
 
-def _record(span: Any, found: Any) -> None:
-    items = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [found]
-    span.set_attribute("llmops.retrieval.hits", len(items))
+def _record(span: RecordedSpan, found: Any) -> None:
+    items = _items(found)
+    span.set_attribute(semconv.LLMOPS_RETRIEVAL_HITS, len(items))
     scores = [item.score for item in items if isinstance(item, Hit)]
     if scores:
-        span.set_attribute("llmops.retrieval.scores", scores)
+        span.set_attribute(semconv.LLMOPS_RETRIEVAL_SCORES, scores)
     span.set_payload("documents", items)
+
+
+def _items(found: Any) -> list[Any]:
+    """What a function found, one by one; a value that is no sequence is one thing found, and None is nothing."""
+    if found is None:
+        return []
+    return list(found) if isinstance(found, Sequence) and not isinstance(found, str | bytes) else [found]
 
 
 class RetrieverDecorator(Protocol):
@@ -163,8 +181,8 @@ def retrieve(source: Any = None, /, *, k: int = 5) -> Any:
         )
     if not hasattr(source, "search_flow"):
         return decorated("retrieve", source, RetrieveLayer())
-    if k < 1:
-        raise DecoratorError(f"@retrieve(index, k=…) finds at least one hit; k is {k}.")
+    if not isinstance(k, int) or k < 1:
+        raise DecoratorError(f"@retrieve(index, k=…) finds k hits, an int of at least 1; k is {k!r}.")
     return lambda target: _retriever(target, source, k)
 
 

@@ -14,7 +14,7 @@ from llmops_sdk.tracing import attach, detach
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from llmops_sdk.decorators.wrapper import Call
+    from llmops_sdk.decorators.wrapper import Call, Layer
     from llmops_sdk.flow import Flow, Run
 
 
@@ -46,17 +46,20 @@ class Passage(Protocol):
         """What leaves after the last item, or `HELD`."""
         ...
 
+    def returned(self, value: Any) -> Flow[Any] | None:
+        """What the generator's return value becomes."""
+        ...
+
     def end(self, error: BaseException | None, result: Any) -> None:
         """After all, however it ended."""
         ...
 
 
-def stepped(
-    passage: Passage, inner: Callable[[Call], Generator[Any, Any, Any]], call: Call
-) -> Generator[Any, Any, Any]:
-    """The items of a generator as `passage` lets them out, and its return value."""
+def stepped(layer: Layer, inner: Callable[[Call], Generator[Any, Any, Any]], call: Call) -> Generator[Any, Any, Any]:
+    """The items of a generator as the layer's passage lets them out, and its return value."""
     from llmops_sdk.flow import run_sync
 
+    passage = layer.passage(call)
     result = None
     try:
         checks = passage.begin(call)
@@ -92,6 +95,8 @@ def stepped(
         flow = passage.last()
         if flow is not None and (rest := run_sync(flow, passage.run, quiet=True)) is not HELD:
             yield rest
+        flow = passage.returned(result)
+        result = result if flow is None else run_sync(flow, passage.run, quiet=True)
     except BaseException as error:
         passage.end(error, None)
         raise
@@ -100,11 +105,12 @@ def stepped(
 
 
 async def stepped_async(
-    passage: Passage, inner: Callable[[Call], AsyncGenerator[Any, Any]], call: Call
+    layer: Layer, inner: Callable[[Call], AsyncGenerator[Any, Any]], call: Call
 ) -> AsyncGenerator[Any, Any]:
     """The same for an async generator."""
     from llmops_sdk.flow import run_async
 
+    passage = layer.passage(call)
     try:
         checks = passage.begin(call)
         items = inner(call if checks is None else await run_async(checks, passage.run))

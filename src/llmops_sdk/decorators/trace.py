@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -51,9 +52,12 @@ class Block:
 
 
 def end(span: RecordedSpan, error: BaseException | None = None) -> None:
-    """End a span with the error that it ended by, if any; being closed early is none."""
+    """End a span with the error that it ended by, if any; being closed early or cancelled is none."""
+    asyncio = sys.modules.get("asyncio")  # not imported for this: who is cancelled has it
     if isinstance(error, GeneratorExit):
         span.set_attribute("llmops.closed_early", value=True)
+    elif asyncio is not None and isinstance(error, asyncio.CancelledError):
+        span.set_attribute("llmops.cancelled", value=True)
     elif error is not None:
         span.record_error(error)
     span.end()
@@ -134,6 +138,9 @@ class TracePassage:
 
     def last(self) -> None:
         """Nothing is added."""
+
+    def returned(self, value: Any) -> None:
+        """It stays as it is."""
 
     def end(self, error: BaseException | None, result: Any) -> None:
         """End the span."""

@@ -9,12 +9,14 @@ like, and is pickled by its qualified name.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
+import pickle
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias
 
 from llmops_sdk.decorators.stepping import stepped, stepped_async
 from llmops_sdk.errors import DecoratorError
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from llmops_sdk.decorators.stepping import Passage
     from llmops_sdk.flow import Flow, Run
     from llmops_sdk.types import Request, Response
+
+_POSITIONAL: Final = "*"
+"""Stands for the positional arguments where their names are not known; no parameter can have this name."""
 
 Mode: TypeAlias = Literal["sync", "async", "generator", "async_generator"]
 Want: TypeAlias = Literal["value", "response", "stream", "render"]
@@ -40,11 +45,11 @@ class Call:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments by parameter name; as they were given where they do not fit the signature."""
+        """The arguments by parameter name; as they were given where they do not fit the signature, or there is none."""
         try:
             bound = inspect.signature(self.function).bind(*self.args, **self.kwargs)
         except (TypeError, ValueError):
-            return {"args": self.args, **self.kwargs}
+            return {_POSITIONAL: self.args, **self.kwargs}
         return dict(bound.arguments)
 
 
@@ -89,13 +94,13 @@ class Wrapper:
     def _wear(self, target: Any) -> None:
         """Take over name, docstring, annotations and, by `__wrapped__`, signature."""
         shown: Any = target.__func__ if isinstance(target, classmethod | staticmethod) else target
-        functools.update_wrapper(self, shown, updated=())
-        if isinstance(shown, functools.partial):
-            functools.update_wrapper(self, shown.func, updated=())
-            self.__wrapped__ = shown
-        elif not hasattr(shown, "__name__"):
-            functools.update_wrapper(self, type(shown), assigned=("__name__", "__qualname__"), updated=())
-            self.__wrapped__ = shown.__call__
+        named = shown
+        while isinstance(named, functools.partial):
+            named = named.func
+        functools.update_wrapper(self, named, updated=())
+        if not hasattr(named, "__name__"):
+            functools.update_wrapper(self, type(named), assigned=("__name__", "__qualname__"), updated=())
+        self.__wrapped__ = shown.__call__ if named is shown and not hasattr(shown, "__name__") else shown
 
     # What `inspect` looks at to tell coroutine and generator functions apart.
 
@@ -110,6 +115,16 @@ class Wrapper:
     @property
     def __kwdefaults__(self) -> Any:
         return _plain_function(self._target).__kwdefaults__
+
+    @property
+    def __isabstractmethod__(self) -> bool:
+        """What `abc` asks of the members of a class."""
+        return bool(getattr(self._target, "__isabstractmethod__", False))
+
+    @property
+    def __self__(self) -> Any:
+        """The instance or class of a bound method. Raises AttributeError where there is none."""
+        return self._target.__self__
 
     def _copy(self) -> Self:
         again = object.__new__(type(self))
@@ -126,23 +141,71 @@ class Wrapper:
         bind = getattr(type(self._target), "__get__", None)
         if self._bound or bind is None or (instance is None and not isinstance(self._target, _BOUND_BY_CLASS)):
             return self
-        target = bind(self._target, instance, owner)
-        again = self._copy()
-        again._target = target
+        again = self._on(bind(self._target, instance, owner))
         again._bound = True
-        again.__wrapped__ = target
+        again.__wrapped__ = again._target
         return again
 
+    def _on(self, target: Any) -> Self:
+        """The same layers around another target."""
+        again = self._copy()
+        again._target = target
+        return again
+
+    def _differences(self, other: Any) -> set[str]:
+        """In what two wrappers differ besides their target: nothing, if both came from one decoration."""
+        mine, theirs = self.__dict__, getattr(other, "__dict__", {})
+        return {name for name in mine if mine[name] is not theirs.get(name)} - {"_target", "__wrapped__"}
+
+    def __eq__(self, other: object) -> bool:
+        """Bound methods are equal where functions' are: same decoration, same instance."""
+        if self is other or not self._bound or not isinstance(other, Wrapper):
+            return self is other
+        return not self._differences(other) and self._receiver() is other._receiver()
+
+    def __hash__(self) -> int:
+        return hash((self.__qualname__, id(self._receiver()))) if self._bound else object.__hash__(self)
+
+    def _receiver(self) -> Any:
+        return getattr(self._target, "__self__", None)
+
     def __reduce__(self) -> tuple[Any, ...]:
+        """By qualified name, as functions are pickled. Raises `PicklingError` where the name leads to something else:
+        a copy with fewer layers would be a way around a guard.
+        """
+        self._named()
         if self._bound and hasattr(self._target, "__self__"):
             return getattr, (self._target.__self__, self.__name__)
         return _by_name, (self.__module__, self.__qualname__)
+
+    def _named(self, may_differ: frozenset[str] = frozenset()) -> Self:
+        """What this object's name leads to, if that is this object, or differs only in what it may."""
+        found: Any
+        try:
+            if self._bound and hasattr(self._target, "__self__"):
+                found = getattr(self._target.__self__, self.__name__)
+            else:
+                found = _by_name(self.__module__, self.__qualname__)
+        except (AttributeError, ImportError) as error:
+            raise pickle.PicklingError(
+                f"{self!r} cannot be pickled, since its name does not lead to it: {error}. Define it at module level."
+            ) from error
+        if not isinstance(found, Wrapper) or not (self._differences(found) <= may_differ):
+            raise pickle.PicklingError(
+                f"{self!r} cannot be pickled, since its name leads to {found!r}, which has other decorators. "
+                f"Decorate it with @ where it is defined, or give this one a name of its own."
+            )
+        return found  # type: ignore[return-value]  # the same class, or its class would be a difference
 
     def __copy__(self) -> Self:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+        if not self._bound:
+            return self
+        again = self._on(copy.deepcopy(self._target, memo))
+        again.__wrapped__ = again._target
+        return again
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__module__}.{self.__qualname__}>"
@@ -185,7 +248,7 @@ class Wrapper:
             inner = functools.partial(_stepped_async, layer, inner)
         return inner(call)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         from llmops_sdk.flow.run import Run
 
         call = self._call(args, kwargs, "value", Run.start())
@@ -210,13 +273,13 @@ def _around(layer: Layer, inner: Inner, call: Call) -> Flow[Outcome]:
 
 
 def _stepped(layer: Layer, inner: Callable[[Call], Generator[Any, Any, Any]], call: Call) -> Generator[Any, Any, Any]:
-    return stepped(layer.passage(call), inner, call)
+    return stepped(layer, inner, call)
 
 
 def _stepped_async(
     layer: Layer, inner: Callable[[Call], AsyncGenerator[Any, Any]], call: Call
 ) -> AsyncGenerator[Any, Any]:
-    return stepped_async(layer.passage(call), inner, call)
+    return stepped_async(layer, inner, call)
 
 
 _BOUND_BY_CLASS = (classmethod, staticmethod)
@@ -259,8 +322,8 @@ def rebuilt(call: Call, arguments: Mapping[str, Any]) -> Call:
     try:
         bound = inspect.signature(call.function).bind(*call.args, **call.kwargs)
     except (TypeError, ValueError):
-        kwargs = {name: value for name, value in arguments.items() if name != "args"}
-        return replace(call, args=tuple(arguments.get("args", ())), kwargs=kwargs)
+        kwargs = {name: value for name, value in arguments.items() if name != _POSITIONAL}
+        return replace(call, args=tuple(arguments[_POSITIONAL]), kwargs=kwargs)
     bound.arguments.update(arguments)
     return replace(call, args=bound.args, kwargs=bound.kwargs)
 
@@ -269,6 +332,11 @@ def check_target(decorator: str, target: Any) -> None:
     """Raise `DecoratorError` for what no decorator here can take."""
     if isinstance(target, type):
         raise DecoratorError(f"@{decorator} goes on a function or method; {target.__qualname__} is a class.")
+    if isinstance(target, functools.partialmethod):
+        raise DecoratorError(
+            f"@{decorator} goes on a function or method; this is a partialmethod. Decorate the function inside of it: "
+            f"partialmethod({decorator}(…)(function), …)."
+        )
     if not callable(target) and not isinstance(target, classmethod | staticmethod):
         raise DecoratorError(
             f"@{decorator} goes on a function or method; this is {type(target).__name__} ({str(target)[:60]!r}). "

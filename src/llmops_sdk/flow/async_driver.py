@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.errors import DeadlineExceededError, FlowCancelled
+from llmops_sdk.errors import FlowCancelled
 from llmops_sdk.flow.contest import contest, gather
 from llmops_sdk.flow.driver import RETURNED, Driver
 from llmops_sdk.flow.effects import END, Block, Contest, Emit, End, Gather, Invoke, Next, Send, Sleep, Wait
-from llmops_sdk.flow.sync_driver import is_coroutine_function, refuse_coroutine
+from llmops_sdk.flow.sync_driver import is_coroutine_function, log, refuse_coroutine
 from llmops_sdk.flow.threads import run_blocking, run_in_thread
 from llmops_sdk.tracing import attach, detach
 
@@ -34,23 +34,29 @@ class AsyncDriver(Driver):
     """
 
     __slots__ = ("loop", "serves_sync")
-    holds_thread = False
 
     def __init__(self, flow: Flow[Any], run: Run, parent: Context | None = None, *, serves_sync: bool = False) -> None:
         super().__init__(flow, run, parent)
         self.serves_sync = serves_sync
         self.loop: asyncio.AbstractEventLoop | None = None
 
+    def caller(self) -> object:
+        """The task."""
+        return asyncio.current_task()
+
     async def advance(self) -> Delta | End:
         """The next delta, or `END` with the answer in `result`. Raises what the flow raises."""
         self.loop = asyncio.get_running_loop()
+        if self.performing:
+            raise self.busy()
         value: Any = None
         error: BaseException | None = None
         while True:
             try:
                 effect = self.resume(value, error)
             except BaseException:
-                await self._release()
+                if not self.frames:  # else another thread is stepping them
+                    await self._release()
                 raise
             finally:
                 error = None
@@ -64,6 +70,9 @@ class AsyncDriver(Driver):
                 value = await self.perform(effect)  # type: ignore[arg-type]  # RETURNED has been dealt with
             except Exception as raised:
                 error = raised
+            except GeneratorExit:  # this coroutine is being closed: it cannot await any more
+                self.collect()
+                raise
             except BaseException:  # the task is cancelled: the flow cleans up, then the cancellation goes on
                 await self.cancel()
                 raise
@@ -72,25 +81,29 @@ class AsyncDriver(Driver):
         """Throw `FlowCancelled` into the flow and perform its clean-up, for at most the closing time."""
         if self.ended:
             return
+        self.check_idle()
         signal = self.start_closing()
         value: Any = None
         error: BaseException | None = signal
         try:
             while (effect := self.resume(value, error)) is not RETURNED:
                 value = error = None
+                if self.out_of_time():
+                    break
                 if type(effect) is Emit:
                     continue
                 try:
                     value = await self.perform(effect)  # type: ignore[arg-type]  # RETURNED ends the loop
-                except DeadlineExceededError:
-                    break
                 except Exception as raised:
                     error = raised
         except (FlowCancelled, Exception):
             pass
+        except GeneratorExit:  # as in advance
+            self.collect()
+            raise
         finally:
-            error = None
             self.lost = signal.usage
+            del error, signal  # their tracebacks hold this frame
             self.abandon()
             await self._release()
 
@@ -98,13 +111,8 @@ class AsyncDriver(Driver):
         """Called at garbage collection, in any thread: close the flow, and its sources when the loop comes to it."""
         self.abandon()
         sources, self.sources = self.sources, []
-        if not sources or self.loop is None:
-            return
-        closing = functools.partial(_close_all, self.loop, sources)
-        try:
-            self.loop.call_soon_threadsafe(closing)
-        except RuntimeError:  # the loop has closed, and its connections with it
-            return
+        if sources and self.loop is not None:
+            close_later(self.loop, sources)
 
     async def perform(self, effect: Effect) -> Any:
         """Perform one effect with the flow's span current, within the time that is left."""
@@ -114,11 +122,17 @@ class AsyncDriver(Driver):
         left = self.remaining_s()
         context = self.context
         token = None if context is None else attach(context)
+        self.performing = True
         try:
             if left is None:
                 return await action(self, effect)
+            if type(effect) in _BOUND_THEMSELVES:
+                value = await action(self, effect)
+                self.remaining_s()
+                return value
             return await self._bounded(action(self, effect), left)
         finally:
+            self.performing = False
             if token is not None:
                 detach(token)
 
@@ -128,9 +142,11 @@ class AsyncDriver(Driver):
             async with clock:
                 return await action
         except TimeoutError:
-            if clock.expired():
-                raise self.too_late() from None
-            raise
+            if not clock.expired():
+                raise
+        finally:
+            del clock  # it holds the task, which comes to hold an error whose traceback holds this frame
+        raise self.too_late()  # out here, where it gets no context
 
     async def _send(self, effect: Send) -> Any:
         answer = await effect.transport.asend(
@@ -144,7 +160,7 @@ class AsyncDriver(Driver):
         return await effect.source.anext()
 
     async def _sleep(self, effect: Sleep) -> None:
-        await asyncio.sleep(effect.seconds)
+        await asyncio.sleep(max(0.0, effect.seconds))
 
     async def _block(self, effect: Block) -> Any:
         return await run_blocking(effect.function)
@@ -176,12 +192,20 @@ class AsyncDriver(Driver):
 
     async def _release(self) -> None:
         self.ended = True
-        while self.sources:
-            await self.sources.pop().aclose()
+        if not self.sources:
+            return
+        sources, self.sources = self.sources, []
+        try:
+            await _close_all(sources)
+        finally:
+            if sources and self.loop is not None:  # cancelled meanwhile
+                close_later(self.loop, sources)
 
 
 async def wait_for_future(future: Future[Any], timeout_s: float | None = None) -> Any:
     """The result of a thread-safe future, which giving up leaves as it is. Raises `TimeoutError` after `timeout_s`."""
+    if future.done():
+        return future.result()
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -192,18 +216,34 @@ async def wait_for_future(future: Future[Any], timeout_s: float | None = None) -
             return
 
     future.add_done_callback(wake)
-    clock = asyncio.timeout(timeout_s)
-    try:
-        async with clock:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
             await done
-    except TimeoutError:
-        raise TimeoutError(f"Nothing came within {timeout_s} s.") from None
+    if not future.done():
+        raise TimeoutError(f"Nothing came within {timeout_s} s.")
     return future.result()
 
 
-def _close_all(loop: asyncio.AbstractEventLoop, sources: list[Source]) -> None:
-    for source in sources:
-        loop.create_task(source.aclose())
+def close_later(loop: asyncio.AbstractEventLoop, sources: list[Source]) -> None:
+    """Have sources closed by their loop, from any thread, waiting for nothing."""
+    try:
+        loop.call_soon_threadsafe(lambda: loop.create_task(_close_all(sources)))
+    except RuntimeError:  # the loop has closed, and its connections with it
+        return
+
+
+async def _close_all(sources: list[Source]) -> None:
+    """Close and take off each of `sources`, the last first."""
+    while sources:
+        source = sources.pop()
+        try:
+            await source.aclose()
+        except Exception:  # how the flow ended is the news, not that a connection did not close well
+            log.debug("llmops: %r did not close.", source, exc_info=True)
+
+
+_BOUND_THEMSELVES = (Gather, Contest)
+"""Effects whose children have the deadline themselves: each is told of it, and has its closing time undisturbed."""
 
 
 _ACTIONS: dict[type[Effect], Callable[[AsyncDriver, Any], Awaitable[Any]]] = {

@@ -8,12 +8,12 @@ import contextlib
 import contextvars
 import os
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from llmops_sdk.errors import UsageError
 from llmops_sdk.flow import contest as on_loop
-from llmops_sdk.flow.async_driver import AsyncDriver
+from llmops_sdk.flow.async_driver import AsyncDriver, close_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -37,7 +37,8 @@ def _after_fork() -> None:
     _Background.lock, _Background.loop, _Background.thread = threading.Lock(), None, None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
@@ -53,50 +54,64 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_until_stopped())
-
-
-async def _until_stopped() -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.get_running_loop().create_future()
+        runner.get_loop()
+        while _Background.loop is loop:
+            # KeyboardInterrupt and SystemExit of a user's function leave the loop as well as their task; the task has
+            # them for who waits, and the loop goes on for everybody else.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                loop.run_forever()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     """At exit: cancel what still runs, let asynchronous generators close, then the loop."""
     if thread is not _Background.thread or loop.is_closed():
         return
-    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    _Background.loop = _Background.thread = None
+    loop.call_soon_threadsafe(loop.stop)  # then the runner cancels what is left, and waits for it
     thread.join(timeout=2.0)
 
 
 def submit(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """The result of a coroutine run on the background loop, in a copy of the caller's context.
 
-    On Ctrl-C the coroutine is cancelled before the interrupt goes on.
+    On Ctrl-C the coroutine is cancelled, and has cleaned up before the interrupt goes on.
     """
     loop = background_loop()
     if threading.current_thread() is _Background.thread:
         raise UsageError("A synchronous call stands inside asynchronous code of its own. Await the asynchronous form.")
     outcome: Future[Any] = Future()
     tasks: list[asyncio.Task[Any]] = []
-
-    def start() -> None:
-        task = loop.create_task(work())
-        tasks.append(task)
-        task.add_done_callback(lambda ended: _pass_on(ended, outcome))
-
-    loop.call_soon_threadsafe(start, context=contextvars.copy_context())
+    loop.call_soon_threadsafe(_start, loop, work, tasks, outcome, context=contextvars.copy_context())
     try:
         return outcome.result()
     except BaseException:
         if not outcome.done():
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            loop.call_soon_threadsafe(_cancel, tasks)
+            wait([outcome])
         raise
+    finally:
+        del outcome, tasks  # they hold the exception, whose traceback holds this frame
+
+
+def _start(
+    loop: asyncio.AbstractEventLoop,
+    work: Callable[[], Coroutine[Any, Any, Any]],
+    tasks: list[asyncio.Task[Any]],
+    outcome: Future[Any],
+) -> None:
+    task = loop.create_task(work())
+    tasks.append(task)
+    task.add_done_callback(lambda ended: _pass_on(ended, outcome))
+
+
+def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _pass_on(task: asyncio.Task[Any], outcome: Future[Any]) -> None:
     if task.cancelled():
-        outcome.cancel()
+        outcome.set_exception(asyncio.CancelledError())
     elif (error := task.exception()) is not None:
         outcome.set_exception(error)
     else:
@@ -106,7 +121,7 @@ def _pass_on(task: asyncio.Task[Any], outcome: Future[Any]) -> None:
 def _stand_in(parent: Driver) -> AsyncDriver:
     """A driver that lends a synchronous call's run, span and time to its children on the loop."""
     driver = AsyncDriver((_ for _ in ()), parent.run, parent.context, serves_sync=True)
-    driver.deadline_s = parent.deadline_s
+    driver.deadline_s, driver.late = parent.deadline_s, parent.late
     return driver
 
 
@@ -118,14 +133,15 @@ def gather(effect: Gather, parent: Driver) -> list[Any]:
 
 def contest(effect: Contest, parent: Driver) -> SyncWon:
     """`Contest` for the sync driver."""
-    return SyncWon(submit(lambda: on_loop.contest(effect, _stand_in(parent))))
+    return SyncWon(submit(lambda: on_loop.contest(effect, _stand_in(parent))), background_loop())
 
 
 class SyncWon:
     """The winner of a race on the background loop, read from the caller's thread."""
 
-    def __init__(self, won: on_loop.Won) -> None:
+    def __init__(self, won: on_loop.Won, loop: asyncio.AbstractEventLoop) -> None:
         self._won = won
+        self._loop = loop
 
     @property
     def result(self) -> Any:
@@ -138,6 +154,10 @@ class SyncWon:
     def close(self) -> None:
         """Cancel the winner if it has not ended, and wait for the losers' clean-up."""
         submit(self._won.aclose)
+
+    def collect(self) -> None:
+        """The same at garbage collection, in any thread, the loop's included: nothing can be waited for."""
+        close_later(self._loop, [self._won])
 
     async def anext(self) -> Any:
         """Read on another loop than the one it runs on, it would break."""

@@ -11,7 +11,7 @@ from llmops_sdk.tracing import current_span
 from llmops_sdk.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from llmops_sdk.flow.async_driver import AsyncDriver
     from llmops_sdk.flow.effects import Flow
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _child(flow: Flow[Any], parent: AsyncDriver) -> AsyncDriver:
     """A driver of an inner flow, under the parent's open span and within its time."""
     child = type(parent)(flow, parent.run, parent.context, serves_sync=parent.serves_sync)
-    child.deadline_s = parent.deadline_s
+    child.deadline_s, child.late = parent.deadline_s, parent.late
     return child
 
 
@@ -32,6 +32,7 @@ class Won:
         self._driver = driver
         self._first: Delta | End | None = first
         self._losers = losers
+        self._span = current_span()
 
     @property
     def result(self) -> Any:
@@ -64,14 +65,15 @@ class Won:
             return
         known = [usage for usage in await asyncio.gather(*losers) if usage is not None]
         total = sum(known, Usage())
-        current_span().add_event(
-            "llmops.race.lost",
-            {
-                "llmops.race.losers": len(losers),
-                "gen_ai.usage.input_tokens": total.input_tokens or 0,
-                "gen_ai.usage.output_tokens": total.output_tokens or 0,
-            },
-        )
+        if self._span.is_recording():  # a race that was left early closes after the spans of its flow
+            self._span.add_event(
+                "llmops.race.lost",
+                {
+                    "llmops.race.losers": len(losers),
+                    "gen_ai.usage.input_tokens": total.input_tokens or 0,
+                    "gen_ai.usage.output_tokens": total.output_tokens or 0,
+                },
+            )
 
 
 class _Race:
@@ -87,24 +89,25 @@ class _Race:
         driver = self.waiting.pop()
         self.running[asyncio.ensure_future(driver.advance())] = driver
 
-    async def first(self) -> tuple[AsyncDriver, Delta | End]:
-        """Whoever first emits or returns. Raises `AllModelsFailedError`."""
+    async def first(self) -> tuple[AsyncDriver, Delta | End] | BaseException:
+        """Whoever first emits or returns; or the error of the race."""
         while self.waiting or self.running:
             if not self.running:
                 self.start_next()
             patience = self.delay_s if self.waiting else None
             done, _ = await asyncio.wait(self.running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in self.running if task in done]:
-                error = task.exception()
+                driver, error = self.running.pop(task), task.exception()
                 if error is None:
-                    return self.running.pop(task), task.result()
-                del self.running[task]
-                if isinstance(error, DeadlineExceededError):
-                    raise error  # the time of the whole call is over, not only this flow's
+                    return driver, task.result()
+                if not isinstance(error, Exception) or (isinstance(error, DeadlineExceededError) and driver.late):
+                    return error  # Ctrl-C and its like; or the time of the whole call is over, not only this flow's
                 self.errors.append(error)
-            if self.waiting and (not done or self.errors):
+            if self.waiting:
                 self.start_next()
-        raise AllModelsFailedError(self.errors) from (self.errors[-1] if self.errors else None)
+        failed = AllModelsFailedError(self.errors)
+        failed.__cause__ = self.errors[-1] if self.errors else None
+        return failed
 
     def dismiss(self) -> list[asyncio.Task[Usage | None]]:
         """Close the flows that never ran and begin the clean-up of those that run."""
@@ -113,10 +116,45 @@ class _Race:
         return [asyncio.ensure_future(_lose(task, driver)) for task, driver in self.running.items()]
 
 
+async def _first_failed(workers: list[asyncio.Task[None]]) -> asyncio.Task[None] | None:
+    """The first to fail, as soon as it has, or None when all have ended well. (`asyncio.wait` would pass over a worker
+    in which user code raised CancelledError.)
+    """
+    told: asyncio.Future[asyncio.Task[None] | None] = asyncio.get_running_loop().create_future()
+    left = len(workers)
+
+    def note(worker: asyncio.Task[None]) -> None:
+        nonlocal left
+        left -= 1
+        bad = worker.cancelled() or worker.exception() is not None
+        if (bad or not left) and not told.done():
+            told.set_result(worker if bad else None)
+
+    for worker in workers:
+        worker.add_done_callback(note)
+    return await told
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have cleaned up. A second cancellation would cut the clean-up short, and a loop
+    that ends cancels every task itself.
+    """
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of a task that has ended, so that asyncio does not report that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _lose(task: asyncio.Task[Delta | End], driver: AsyncDriver) -> Usage | None:
     """Cancel one loser and say what it had used, as far as it knows."""
-    task.cancel()
-    await asyncio.wait([task])
+    await _cancelled([task])
+    _look_at(task)  # it may have failed in the moment that another one won
     if not driver.ended:
         await driver.cancel()
     answered = getattr(driver.result, "usage", None)
@@ -126,36 +164,39 @@ async def _lose(task: asyncio.Task[Delta | End], driver: AsyncDriver) -> Usage |
 async def contest(effect: Contest, parent: AsyncDriver) -> Won:
     """Run the flows of a race until one of them has won."""
     race = _Race(effect, parent)
+    outcome = None
     try:
-        driver, first = await race.first()
+        outcome = await race.first()
+        if isinstance(outcome, BaseException):
+            raise outcome
     except BaseException:
         await asyncio.shield(asyncio.gather(*race.dismiss()))
+        del outcome  # its traceback holds this frame
         raise
-    return Won(driver, first, race.dismiss())
+    return Won(*outcome, race.dismiss())
 
 
 async def gather(effect: Gather, parent: AsyncDriver) -> list[Any]:
     """Run all flows, at most `limit` at a time. Raises the first error, unless errors are wanted as results."""
+    if not effect.flows:
+        return []
     results: list[Any] = [None] * len(effect.flows)
     queue = iter(list(enumerate(effect.flows)))
     width = min(effect.limit or len(results), len(results))
     workers = [asyncio.ensure_future(_work(queue, results, effect, parent)) for _ in range(width)]
+    failed: asyncio.Task[None] | None = None
     try:
-        if workers:
-            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            for worker in done:
-                worker.result()
+        failed = await _first_failed(workers)
+        if failed is not None:
+            failed.result()
         return results
     finally:
-        for worker in workers:
-            worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
+        await _cancelled(workers)
         for _, flow in queue:
             flow.close()
-        for worker in workers:
-            if not worker.cancelled():
-                worker.exception()  # looked at, so that a second failure is not reported as never retrieved
+        failed = None  # it holds its error, whose traceback holds this frame
+        while workers:
+            _look_at(workers.pop())
 
 
 async def _work(
@@ -172,3 +213,4 @@ async def _work(
             results[place] = error
         else:
             results[place] = child.result
+    del results, parent  # they may come to hold errors, whose tracebacks hold this frame

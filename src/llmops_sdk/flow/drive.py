@@ -41,8 +41,16 @@ def _warn_on_event_loop() -> None:
         "A synchronous model call was made while an event loop runs on this thread; the loop waits for it. "
         "Await acomplete(), astream() or a prompt defined with async def instead. This is said once.",
         BlockingCallWarning,
-        stacklevel=4,
+        stacklevel=_depth_of_caller(),
     )
+
+
+def _depth_of_caller() -> int:
+    """How far up the stack, counted for `warnings.warn` in the function that asks, the first line of other code is."""
+    frame, depth = sys._getframe(1), 1  # noqa: SLF001 - there is no other way to the caller's line
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("llmops_sdk."):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def run_sync(flow: Flow[R], run: Run, *, quiet: bool = False) -> R:
@@ -115,12 +123,12 @@ class Stream(Generic[R_co]):
             if self._async.ended:
                 return
             raise UsageError("This stream was read with `async for`. Close it with `await stream.aclose()`.")
-        self._sync_driver().cancel()
+        self._sync_driver(reads=False).cancel()
 
     async def aclose(self) -> None:
         """Cancel what is left of the call."""
         if self._sync is not None:
-            self._sync.cancel()
+            self.close()
         else:
             await self._async_driver().cancel()
 
@@ -146,11 +154,12 @@ class Stream(Generic[R_co]):
         if driver is not None and not driver.ended:
             driver.collect()
 
-    def _sync_driver(self) -> SyncDriver:
+    def _sync_driver(self, *, reads: bool = True) -> SyncDriver:
         if self._sync is None:
             if self._flow is None:
                 raise UsageError("This stream was read with `async for`; go on with `async for`.")
-            _warn_on_event_loop()
+            if reads:
+                _warn_on_event_loop()
             self._sync, self._flow = SyncDriver(self._flow, self._run), None
         return self._sync
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from llmops_sdk.errors import DeadlineExceededError, FlowCancelled
+from llmops_sdk.errors import DeadlineExceededError, FlowCancelled, UsageError
 from llmops_sdk.flow.effects import Race, expand
 from llmops_sdk.flow.run import Run, stepping
 
@@ -25,6 +25,11 @@ class _Returned:
 
 RETURNED: Final = _Returned()
 
+_SLACK_S: Final = 0.01
+"""A `DeadlineExceededError` this near to the flow's own deadline is its own, and not that of a call made inside it:
+clocks of event loops and transports are that exact.
+"""
+
 
 class Driver:
     """One flow being driven: its frames, open spans, open sources and the time that it has.
@@ -40,14 +45,12 @@ class Driver:
         "late",
         "lost",
         "parent",
+        "performing",
         "result",
         "run",
         "sources",
         "spans",
     )
-
-    holds_thread: ClassVar[bool]
-    """Whether the flow keeps a thread until it ends."""
 
     def __init__(self, flow: Flow[Any], run: Run, parent: Context | None = None) -> None:
         self.frames: list[Flow[Any]] = [flow]
@@ -59,12 +62,17 @@ class Driver:
         self.result: Any = None
         self.ended = False
         self.completed = False
+        self.performing = False
         self.late = False
         self.lost: Usage | None = None
 
+    def caller(self) -> object:
+        """The thread or task that steps this flow."""
+        raise NotImplementedError
+
     def resume(self, value: Any, error: BaseException | None) -> Effect | _Returned:
         """Step the flow to its next effect, or to its end with the answer in `result`. Its exceptions pass through."""
-        if error is not None and isinstance(error, DeadlineExceededError):
+        if error is not None and isinstance(error, DeadlineExceededError) and self.out_of_time(_SLACK_S):
             self.grant_closing_time()
         outer, stepping.driver = stepping.driver, self
         try:
@@ -79,15 +87,19 @@ class Driver:
                         self.result, self.completed = value, True
                         return RETURNED
                 except BaseException as raised:
+                    if _is_running(frame):
+                        raise self.busy() from None
                     self.frames.pop()
-                    if not self.frames:
-                        raise _as_it_was(raised, error)  # noqa: B904 - the user's own error, with its own cause
-                    value, error = None, raised
+                    value, error = None, _as_it_was(raised, error)
+                    if error is raised and not self.frames:
+                        raise
                 else:
                     if type(effect) is not Race:
                         return effect
                     self.frames.append(expand(effect))
                     value = error = None
+                if error is not None and not self.frames:
+                    raise error  # out here, where it gets no context of ours
         finally:
             stepping.driver = outer
             error = None  # an exception that refers to this frame must not be kept alive by it
@@ -106,6 +118,10 @@ class Driver:
             raise self.too_late()
         return left
 
+    def out_of_time(self, slack_s: float = 0.0) -> bool:
+        """Whether the deadline has passed, or does within `slack_s`."""
+        return self.deadline_s is not None and self.deadline_s - time.monotonic() <= slack_s
+
     def too_late(self) -> DeadlineExceededError:
         """The error of a passed deadline."""
         return DeadlineExceededError("The deadline of the call passed. Give it more time, or a faster model.")
@@ -115,6 +131,18 @@ class Driver:
         if not self.late:
             self.late = True
             self.deadline_s = time.monotonic() + self.run.settings.close_timeout_s
+
+    def busy(self) -> UsageError:
+        """The error of a second reader, who would take the answers that the flow expects for the first one."""
+        return UsageError(
+            "This stream is being read at this moment, by another thread or task or by what the call itself runs. "
+            "Let one read and close it; to end it from elsewhere, cancel that task."
+        )
+
+    def check_idle(self) -> None:
+        """Raise `UsageError` while somebody else is stepping the flow or performing its effect."""
+        if self.performing or (self.frames and _is_running(self.frames[-1])):
+            raise self.busy()
 
     def start_closing(self) -> FlowCancelled:
         """The signal to throw into the flow, which from now on has the closing time."""
@@ -128,8 +156,13 @@ class Driver:
             frame = self.frames.pop()
             try:
                 frame.close()
-            except Exception:
+            except (FlowCancelled, Exception):
                 pass
+
+
+def _is_running(frame: Flow[Any]) -> bool:
+    """Whether another thread, or code that the flow itself called, stands inside of it."""
+    return bool(getattr(frame, "gi_running", False))
 
 
 def _as_it_was(raised: BaseException, thrown: BaseException | None) -> BaseException:

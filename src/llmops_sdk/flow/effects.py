@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
+from llmops_sdk.errors import UsageError
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -204,6 +206,8 @@ class Gather(Effect):
     __slots__ = ("flows", "limit", "return_errors")
 
     def __init__(self, flows: Iterable[Flow[Any]], limit: int | None = None, *, return_errors: bool = False) -> None:
+        if limit is not None and limit < 1:
+            raise UsageError(f"Gather(limit=…) is at least 1, or None for no limit; it is {limit}.")
         self.flows = tuple(flows)
         self.limit = limit
         self.return_errors = return_errors

@@ -105,10 +105,10 @@ class FlowSpan:
         span.end()
 
 
-def caller_thread() -> int | None:
-    """The thread that a synchronous call holds until it ends, or None where the flow is driven asynchronously.
+def caller() -> object:
+    """Who drives the flow that asks: the thread of a synchronous call, the task of an asynchronous one, or None.
 
-    A flow that would wait for another one held by the same thread would wait for ever.
+    A flow that would wait for another one of the same caller, half-read beneath it, would wait for ever.
     """
     driver = stepping.driver
-    return threading.get_ident() if driver is not None and driver.holds_thread else None
+    return None if driver is None else driver.caller()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import logging
+import threading
 import time
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.errors import AsyncFunctionError, DeadlineExceededError, FlowCancelled
+from llmops_sdk.errors import AsyncFunctionError, FlowCancelled
 from llmops_sdk.flow.driver import RETURNED, Driver
 from llmops_sdk.flow.effects import END, Block, Contest, Emit, End, Gather, Invoke, Next, Send, Sleep, Wait
 from llmops_sdk.tracing import attach, detach
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from llmops_sdk.flow.effects import Effect
     from llmops_sdk.types import Delta
+
+log = logging.getLogger("llmops_sdk")
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -40,17 +44,23 @@ class SyncDriver(Driver):
     """Drives one flow to its end, or from delta to delta."""
 
     __slots__ = ()
-    holds_thread = True
+
+    def caller(self) -> object:
+        """The thread."""
+        return threading.get_ident()
 
     def advance(self) -> Delta | End:
         """The next delta, or `END` with the answer in `result`. Raises what the flow raises."""
+        if self.performing:
+            raise self.busy()
         value: Any = None
         error: BaseException | None = None
         while True:
             try:
                 effect = self.resume(value, error)
             except BaseException:
-                self._release()
+                if not self.frames:  # else another thread is stepping them
+                    self._release()
                 raise
             finally:
                 error = None
@@ -72,18 +82,18 @@ class SyncDriver(Driver):
         """Throw `FlowCancelled` into the flow and perform its clean-up, for at most the closing time."""
         if self.ended:
             return
+        self.check_idle()
         value: Any = None
         error: BaseException | None = self.start_closing()
         try:
             while (effect := self.resume(value, error)) is not RETURNED:
                 value = error = None
+                if self.out_of_time():
+                    break
                 if type(effect) is Emit:
                     continue
                 try:
-                    self.remaining_s()
                     value = self.perform(effect)  # type: ignore[arg-type]  # RETURNED ends the loop
-                except DeadlineExceededError:
-                    break
                 except Exception as raised:
                     error = raised
         except (FlowCancelled, Exception):
@@ -96,7 +106,11 @@ class SyncDriver(Driver):
     def collect(self) -> None:
         """Called at garbage collection: close the flow and its sources, performing nothing."""
         self.abandon()
-        self._release()
+        sources, self.sources = self.sources, []
+        for source in reversed(sources):
+            close = getattr(source, "collect", source.close)
+            with contextlib.suppress(Exception):  # nobody is left to be told
+                close()
 
     def perform(self, effect: Effect) -> Any:
         """Perform one effect with the flow's span current, within the time that is left."""
@@ -105,19 +119,16 @@ class SyncDriver(Driver):
             raise TypeError(f"A flow yielded {effect!r}, which is not an effect. Use `yield from` for an inner flow.")
         self.remaining_s()
         context = self.context
-        if context is None:
-            return self._checked(action, effect)
-        token = attach(context)
+        token = None if context is None else attach(context)
+        self.performing = True
         try:
-            return self._checked(action, effect)
-        finally:
-            detach(token)
-
-    def _checked(self, action: Callable[[SyncDriver, Any], Any], effect: Effect) -> Any:
-        value = action(self, effect)
-        if self.deadline_s is not None:
+            value = action(self, effect)
             self.remaining_s()
-        return value
+            return value
+        finally:
+            self.performing = False
+            if token is not None:
+                detach(token)
 
     def _send(self, effect: Send) -> Any:
         answer = effect.transport.send(
@@ -131,8 +142,8 @@ class SyncDriver(Driver):
         return effect.source.next()
 
     def _sleep(self, effect: Sleep) -> None:
-        left = self.remaining_s()
-        time.sleep(effect.seconds if left is None else min(effect.seconds, left))
+        left, seconds = self.remaining_s(), max(0.0, effect.seconds)
+        time.sleep(seconds if left is None else min(seconds, left))
 
     def _block(self, effect: Block) -> Any:
         return effect.function()
@@ -142,10 +153,11 @@ class SyncDriver(Driver):
         patience = own if left is None else left if own is None else min(own, left)
         try:
             return effect.future.result(patience)
-        except FutureTimeoutError:
-            if effect.future.done():
-                raise
-            self.remaining_s()
+        except TimeoutError:
+            if effect.future.done():  # it came in the last moment, or a TimeoutError is what came
+                return effect.future.result()
+            if own is None or (left is not None and left <= own):
+                raise self.too_late() from None
             raise TimeoutError(f"Nothing came within {own} s.") from None
 
     def _invoke(self, effect: Invoke) -> Any:
@@ -172,7 +184,11 @@ class SyncDriver(Driver):
     def _release(self) -> None:
         self.ended = True
         while self.sources:
-            self.sources.pop().close()
+            source = self.sources.pop()
+            try:
+                source.close()
+            except Exception:  # how the flow ended is the news, not that a connection did not close well
+                log.debug("llmops: %r did not close.", source, exc_info=True)
 
 
 _ACTIONS: dict[type[Effect], Callable[[SyncDriver, Any], Any]] = {

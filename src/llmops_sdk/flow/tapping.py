@@ -63,7 +63,7 @@ def tap(flow: Flow[R], on_emit: OnEmit) -> Flow[R]:
                 yield from _cancel(frames)
                 raise
     finally:
-        error = None
+        error = None  # its traceback holds this frame
         for frame in reversed(frames):
             frame.close()
 
@@ -72,21 +72,24 @@ def _cancel(frames: list[Flow[Any]]) -> Flow[None]:
     """Cancel the inner frames, performing what they do to clean up and dropping what they emit."""
     value: Any = None
     error: BaseException | None = FlowCancelled()
-    while frames:
-        try:
-            effect = frames[-1].send(value) if error is None else frames[-1].throw(error)
-        except StopIteration as stop:
-            frames.pop()
-            value, error = stop.value, None
-            continue
-        except (FlowCancelled, Exception) as raised:
-            frames.pop()
-            value, error = None, raised
-            continue
-        value = error = None
-        if type(effect) is Emit:
-            continue
-        try:
-            value = yield effect
-        except (FlowCancelled, Exception) as raised:
-            error = raised
+    try:
+        while frames:
+            try:
+                effect = frames[-1].send(value) if error is None else frames[-1].throw(error)
+            except StopIteration as stop:
+                frames.pop()
+                value, error = stop.value, None
+                continue
+            except (FlowCancelled, Exception) as raised:
+                frames.pop()
+                value, error = None, raised
+                continue
+            value = error = None
+            if type(effect) is Emit:
+                continue
+            try:
+                value = yield effect
+            except (FlowCancelled, Exception) as raised:
+                error = raised
+    finally:
+        error = None  # its traceback holds this frame

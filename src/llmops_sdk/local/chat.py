@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from llmops_sdk.errors import BadRequestError, FlowCancelled, UnsupportedError
 from llmops_sdk.flow import END, Assembly, Block, Emit, Model, Next
 from llmops_sdk.local.chat_engine import ChatEngine, Generation, Sampling
-from llmops_sdk.local.process import loaded_once
+from llmops_sdk.local.process import DEFAULT_THREADS, loaded_once
 from llmops_sdk.local.weights import find_weights
 from llmops_sdk.tracing import semconv
 from llmops_sdk.tracing.genai import record_request, record_response, request_attributes
-from llmops_sdk.types import Delta, Request, Response, Text
+from llmops_sdk.types import Delta, Reasoning, Request, Response, Text
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
@@ -30,11 +31,16 @@ class LocalChat(Model):
 
     Greedy unless a temperature above 0 is asked for; then `seed` makes an answer repeatable. Without `max_tokens` an
     answer may fill the context. Beside the fields of `Request` it knows `top_k`. An output schema is written into the
-    system message. Raises `ContextTooLongError` with both counts, `UnsupportedError` for tools, `MissingModelError`,
+    system message, and what a model thought aloud before is left out. `threads` compute it: as
+    many as there are cores are fastest where nothing else runs, and one anywhere else.
+
+    Raises `ContextTooLongError` with both counts, `UnsupportedError` for tools, `MissingModelError`,
     `MissingExtraError`, and `UsageError` in a process forked after a local model was loaded.
     """
 
-    def __init__(self, *, weights: str, name: str, parameters: Mapping[str, Any], threads: int | None = None) -> None:
+    def __init__(
+        self, *, weights: str, name: str, parameters: Mapping[str, Any], threads: int = DEFAULT_THREADS
+    ) -> None:
         self.name = name
         self._weights = weights
         self._parameters = dict(parameters)
@@ -102,10 +108,10 @@ def _turns(name: str, request: Request) -> list[dict[str, str]]:
     """The messages as the chat template takes them."""
     if request.tools:
         raise UnsupportedError(f"{name} cannot call tools. Leave tools out, or use a model that can.")
-    for message in request.messages:
-        if not all(isinstance(part, Text) for part in message.parts):
-            kinds = ", ".join(sorted({type(part).__name__ for part in message.parts if not isinstance(part, Text)}))
-            raise UnsupportedError(f"{name} reads text; a message of this chat holds {kinds}.")
+    kinds = {type(part) for message in request.messages for part in message.parts} - {Text, Reasoning}
+    if kinds:
+        told = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise UnsupportedError(f"{name} reads text; a message of this chat holds {told}.")
     turns = [{"role": message.role, "content": message.text} for message in request.messages]
     if request.output is None:
         return turns
@@ -128,7 +134,7 @@ def _sampling(name: str, request: Request) -> Sampling:
         seed=request.seed,
     )
     limits = {
-        "temperature must be 0 or more": sampling.temperature >= 0,
+        "temperature must be a number, 0 or more": 0 <= sampling.temperature < math.inf,
         "top_p must be above 0 and at most 1": 0 < sampling.top_p <= 1,
         "top_k must be a whole number, 0 or more": type(top_k) is int and top_k >= 0,
         "max_tokens must be at least 1": request.max_tokens is None or request.max_tokens >= 1,

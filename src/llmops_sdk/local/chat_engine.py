@@ -16,12 +16,16 @@ from typing import Any, Final
 from llmops_sdk.errors import ContextTooLongError, StoreError
 from llmops_sdk.flow import END, End
 from llmops_sdk.flow.threads import run_blocking
-from llmops_sdk.local.extras import require
+from llmops_sdk.local.extras import require, without_progress_bars
+from llmops_sdk.local.gguf import read_gguf
 from llmops_sdk.local.llama import network_of_gguf
-from llmops_sdk.local.process import refuse_forked_child
+from llmops_sdk.local.process import DEFAULT_THREADS, refuse_forked_child, torch_threads
 from llmops_sdk.local.tokenizer import ChatTokenizer, StopScanner, TextStream, tokenizer_of_folder, tokenizer_of_gguf
 from llmops_sdk.local.weights import check_folder
 from llmops_sdk.types import FinishReason, Usage
+
+SHORTEST_CONTEXT_TOKENS: Final = 2048
+"""The context of a folder that does not tell its own."""
 
 PREFILL_TOKENS: Final = 512
 """Prompt tokens per forward pass; between passes other threads have their turn."""
@@ -56,38 +60,48 @@ class ChatEngine:
         require("transformers", "torch")
         if path.is_dir():
             return cls._of_folder(path)
-        from llmops_sdk.local.gguf import read_gguf
+        from llmops_sdk.local.linear import split_linears
 
         gguf = read_gguf(path)
         tokenizer = tokenizer_of_gguf(gguf)
         network, context_tokens = network_of_gguf(gguf)
+        split_linears(network)
         return cls(network=network, tokenizer=tokenizer, context_tokens=context_tokens)
 
     @classmethod
     def _of_folder(cls, folder: Path) -> ChatEngine:
+        from llmops_sdk.local.linear import split_linears
+
         torch, transformers = require("torch", "torch"), require("transformers", "torch")
         check_folder(folder)
         tokenizer = tokenizer_of_folder(folder)
         try:
-            network = transformers.AutoModelForCausalLM.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-            )
+            with without_progress_bars():
+                network = transformers.AutoModelForCausalLM.from_pretrained(
+                    str(folder),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
+                )
         except Exception as error:  # whatever transformers and safetensors raise for a folder they cannot read
             raise StoreError(f"{folder} cannot be loaded as a chat model: {error}. Get the folder again.") from error
         context_tokens = getattr(network.config, "max_position_embeddings", None)
-        return cls(network=network.eval(), tokenizer=tokenizer, context_tokens=context_tokens or 2048)
+        split_linears(network.eval())
+        return cls(network=network, tokenizer=tokenizer, context_tokens=context_tokens or SHORTEST_CONTEXT_TOKENS)
 
-    def step(self, ids: Sequence[int], cache: Any, threads: int | None) -> tuple[Any, Any]:
+    def step(self, ids: Sequence[int], cache: Any, threads: int = DEFAULT_THREADS) -> tuple[Any, Any]:
         """Feed `ids` after what `cache` holds: (float32 logits [vocabulary] of the token after them, the cache)."""
         import torch
 
         refuse_forked_child()
-        with self._lock, torch.inference_mode():
-            if threads is not None and torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
+        with self._lock, torch_threads(threads), torch.inference_mode():
             held = {self._cache_name: cache}
             out = self._network(input_ids=torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **held)
-        return out.logits[0, -1].float(), getattr(out, self._cache_name)
+            logits = out.logits[0, -1].float()
+            if not torch.isfinite(logits).all():
+                raise StoreError("The network computes what is no number: its weights are damaged. Get them again.")
+        return logits, getattr(out, self._cache_name)
 
 
 class Generation:
@@ -104,7 +118,7 @@ class Generation:
         sampling: Sampling,
         max_tokens: int | None,
         stop: Sequence[str],
-        threads: int | None,
+        threads: int = DEFAULT_THREADS,
     ) -> None:
         room = engine.context_tokens - len(prompt)
         if room < 1:
@@ -140,12 +154,15 @@ class Generation:
         self.close()
 
     def _run(
-        self, engine: ChatEngine, sampling: Sampling, most: int, stop: Sequence[str], threads: int | None
+        self, engine: ChatEngine, sampling: Sampling, most: int, stop: Sequence[str], threads: int
     ) -> Iterator[str]:
         choose = _chooser(sampling)
         text, stops = TextStream(engine.tokenizer), StopScanner(stop)
+        logits: Any = None
         cache: Any = None
         for at in range(0, len(self._prompt), PREFILL_TOKENS):
+            if self._closed:
+                return
             logits, cache = engine.step(self._prompt[at : at + PREFILL_TOKENS], cache, threads)
         while True:
             token = choose(logits)
@@ -180,10 +197,9 @@ def _chooser(sampling: Sampling) -> Any:
         generator.manual_seed(sampling.seed & 0xFFFF_FFFF_FFFF_FFFF)
 
     def sample(logits: Any) -> int:
-        values, tokens = torch.sort(logits / sampling.temperature, descending=True)
-        if sampling.top_k:
-            values, tokens = values[: sampling.top_k], tokens[: sampling.top_k]
-        shares = torch.softmax(values, dim=-1)
+        kept = min(sampling.top_k or len(logits), len(logits))
+        values, tokens = torch.topk(logits, kept)
+        shares = torch.softmax((values - values[0]) / sampling.temperature, dim=-1)
         # nucleus sampling, https://arxiv.org/abs/1904.09751: the likeliest tokens whose shares before them are < top_p
         shares = shares.masked_fill(shares.cumsum(-1) - shares >= sampling.top_p, 0.0)
         return int(tokens[torch.multinomial(shares, 1, generator=generator)])

@@ -11,9 +11,10 @@ import numpy as np
 from llmops_sdk.errors import UnsupportedError
 from llmops_sdk.flow import Block, Model
 from llmops_sdk.local.embed_engine import Embedded, EmbedEngine
-from llmops_sdk.local.process import loaded_once
+from llmops_sdk.local.process import DEFAULT_THREADS, loaded_once
 from llmops_sdk.local.weights import find_weights
-from llmops_sdk.tracing.genai import request_attributes
+from llmops_sdk.tracing import semconv
+from llmops_sdk.tracing.genai import record_usage, request_attributes
 from llmops_sdk.types import EmbedRequest, EmbedResponse, Usage
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class LocalEmbedder(Model):
     Texts beyond the model's longest input (256 tokens for `minilm`) are cut off there. Raises as `LocalChat` does.
     """
 
-    def __init__(self, *, weights: str, name: str, threads: int | None = None) -> None:
+    def __init__(self, *, weights: str, name: str, threads: int = DEFAULT_THREADS) -> None:
         self.name = name
         self._weights = weights
         self._threads = threads
@@ -48,11 +49,13 @@ class LocalEmbedder(Model):
                 embedded: Embedded = yield Block(functools.partial(self._embed, texts, run.settings))
                 vectors.append(embedded.vectors)
                 tokens += embedded.tokens
-            span.set_attribute("gen_ai.usage.input_tokens", tokens)
+            usage, joined = Usage(input_tokens=tokens), np.concatenate(vectors)
+            record_usage(span, usage)
+            span.set_attribute(semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT, joined.shape[1])
             return EmbedResponse(
-                vectors=np.concatenate(vectors),
+                vectors=joined,
                 model=self.name,
-                usage=Usage(input_tokens=tokens),
+                usage=usage,
                 trace_id=span.trace_id,
                 span_id=span.span_id,
             )

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from llmops_sdk.errors import ModelStringError
 from llmops_sdk.local.chat import LocalChat
 from llmops_sdk.local.embed import LocalEmbedder
+from llmops_sdk.local.process import DEFAULT_THREADS
 from llmops_sdk.local.weights import kind_of
 from llmops_sdk.settings import current_settings
 
@@ -21,7 +22,7 @@ def open_model(name: str, options: Mapping[str, str], parameters: Mapping[str, A
 
     Args:
         name: a packaged name such as `smollm2`, a path, or a path in `<home>/models`.
-        options: of the engine: `threads`, how many threads a step takes; all other options are refused.
+        options: of the engine: `threads`, how many threads compute (1); all other options are refused.
         parameters: of `Request`, for requests that do not set them.
 
     Raises `ModelStringError`.
@@ -39,9 +40,9 @@ def open_model(name: str, options: Mapping[str, str], parameters: Mapping[str, A
     return LocalEmbedder(weights=name, name=_identity(name, {}), threads=threads)
 
 
-def _threads(name: str, told: str | None) -> int | None:
+def _threads(name: str, told: str | None) -> int:
     if told is None:
-        return None
+        return DEFAULT_THREADS
     if not told.isascii() or not told.isdigit() or not 1 <= int(told) <= 1024:
         raise ModelStringError(f"local:{name}?threads= takes a number from 1 to 1024; it is {told!r}.")
     return int(told)

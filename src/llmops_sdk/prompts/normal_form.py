@@ -38,14 +38,6 @@ def normal_form(node: ast.AST, *, annotations: bool = False, fields: bool = True
     return "".join(writer.out)
 
 
-def parameters_form(arguments: ast.arguments) -> str:
-    """The normal form of a parameter list with its annotations."""
-    writer = _Writer()
-    writer.keep_annotations = True
-    writer.value(arguments)
-    return "".join(writer.out)
-
-
 def digest(text: str) -> str:
     """SHA-256 of `text`, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -121,7 +113,10 @@ class _Writer:
     def sequence(self, values: Sequence[object]) -> None:
         self.out.append("[")
         for value in values:
-            self.value(value)
+            if isinstance(value, ast.AnnAssign) and value.value is None:
+                continue
+            # A gap: a keyword parameter without default, the key of `{**other}`.
+            self.out.append("~") if value is None else self.value(value)
             self.out.append(" ")
         self.out.append("]")
 
@@ -175,7 +170,7 @@ class _Writer:
             self.body(node.body if fields else [s for s in node.body if not isinstance(s, ast.AnnAssign)])
         else:
             # A class inside a function may be a schema that nobody can look at before the function runs.
-            self.body([_Field.of(s) if isinstance(s, ast.AnnAssign) else s for s in node.body])
+            self.body([Field.of(s) if isinstance(s, ast.AnnAssign) else s for s in node.body])
         self.out.append(")")
 
     def argument(self, node: ast.arg) -> None:
@@ -192,10 +187,7 @@ class _Writer:
         self.out.append(f"${node.id};")
 
     def annotated(self, node: ast.AnnAssign) -> None:
-        """`x: int = 1` counts as `x = 1`, and `x: int` for nothing."""
-        if node.value is None:
-            self.out.append("-")
-            return
+        """`x: int = 1` counts as `x = 1`; `x: int` counts for nothing, see `sequence`."""
         self.out.append("Assign(targets=[")
         self.value(node.target)
         self.out.append(" ],value=")
@@ -223,13 +215,13 @@ class _Writer:
         self.out.append("}")
 
 
-class _Field(ast.stmt):
-    """An annotated name of a class body whose annotation counts."""
+class Field(ast.stmt):
+    """An annotated name of a class body whose annotation counts. The name of this class is part of the form."""
 
     _fields = ("target", "annotation", "value")
 
     @classmethod
-    def of(cls, node: ast.AnnAssign) -> _Field:
+    def of(cls, node: ast.AnnAssign) -> Field:
         field = cls()
         field.__dict__.update(target=node.target, annotation=unquoted(node.annotation), value=node.value)
         return field

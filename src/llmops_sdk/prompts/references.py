@@ -33,21 +33,31 @@ class Reference(NamedTuple):
         return ".".join((self.root, *self.attributes))
 
 
-def references(node: Definition, *, annotations: bool = False) -> list[Reference]:
+def references(node: Definition) -> list[Reference]:
     """What `node` reads from around itself, sorted.
 
-    Defaults and decorators of a function are left out: they were evaluated when it was defined. `annotations` adds the
-    names in the annotations of its parameters and result.
+    Annotations, defaults and decorators of a function are left out: they were evaluated when it was defined.
     """
     outer = _Scope()
     if isinstance(node, ast.ClassDef):
         _enter_class(node, outer, fields=False)
     else:
         _enter_function(node, outer)
-        if annotations and not isinstance(node, ast.Lambda):
-            for annotation in _annotations(node):
-                _visit(annotation, outer)
-    return sorted(outer.read, key=lambda r: (r.path, r.imported or ()))
+    return _sorted(outer.read)
+
+
+def annotation_references(node: Definition) -> list[Reference]:
+    """The names in the annotations of a function's parameters and result, sorted; of its own type parameters none."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return []
+    scope = _Scope()
+    for annotation in _annotations(node):
+        _visit(annotation, scope)
+    return _sorted(r for r in scope.read if r.root not in _type_parameters(node))
+
+
+def _sorted(found: Iterable[Reference]) -> list[Reference]:
+    return sorted(found, key=lambda r: (r.path, str(r.imported)))
 
 
 def reads_from_first_parameter(node: Definition) -> list[Reference]:
@@ -60,7 +70,7 @@ def reads_from_first_parameter(node: Definition) -> list[Reference]:
     first, scope = positional[0].arg, _Scope()
     for statement in node.body:
         _visit(statement, scope)
-    return sorted({r for r in scope.read if r.root == first and r.attributes})
+    return _sorted(r for r in scope.read if r.root == first and r.attributes and r.imported is None)
 
 
 class _Scope:
@@ -69,14 +79,14 @@ class _Scope:
     def __init__(self) -> None:
         self.read: set[Reference] = set()
         self.bound: set[str] = set()
-        self.declared_global: set[str] = set()
+        self.declared_outside: set[str] = set()  # by `global` and `nonlocal`
         self.imports: dict[str, Imported] = {}
 
     def free(self) -> Iterable[Reference]:
         """What is read here and bound further out; a name that an import here binds leaves with its import."""
         for reference in self.read:
             root = reference.root
-            if reference.imported is not None or root in self.declared_global:
+            if reference.imported is not None or root in self.declared_outside:
                 yield reference
             elif root in self.imports:
                 yield reference._replace(imported=self.imports[root])
@@ -90,16 +100,16 @@ def _enter_function(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, o
     parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     parameters += [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
     inner.bound.update(a.arg for a in parameters)
-    inner.bound.update(p.name for p in getattr(node, "type_params", ()))
+    inner.bound.update(_type_parameters(node))
     for statement in node.body if isinstance(node.body, list) else [node.body]:
         _visit(statement, inner)
     outer.read.update(inner.free())
 
 
 def _enter_class(node: ast.ClassDef, outer: _Scope, *, fields: bool) -> None:
+    head, body, methods = _Scope(), _Scope(), _Scope()
     for expression in (*node.bases, *(k.value for k in node.keywords), *node.decorator_list):
-        _visit(expression, outer)
-    body, methods = _Scope(), _Scope()
+        _visit(expression, head)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and fields:
             _visit(unquoted(statement.annotation), body)
@@ -110,8 +120,13 @@ def _enter_class(node: ast.ClassDef, outer: _Scope, *, fields: bool) -> None:
             _enter_function(statement, methods)
         else:
             _visit(statement, body)
-    outer.read.update(body.free())
-    outer.read.update(methods.read)
+    generic = _type_parameters(node)
+    outer.read.update(r for r in (*head.read, *body.free(), *methods.read) if r.root not in generic)
+
+
+def _type_parameters(node: ast.AST) -> set[str]:
+    """The T of `def f[T]` and `class C[T]`, which Python 3.12 brought."""
+    return {parameter.name for parameter in getattr(node, "type_params", ())}
 
 
 def _around_function(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, scope: _Scope) -> None:
@@ -225,13 +240,13 @@ _BINDING = frozenset(
 def _binding(node: ast.AST, scope: _Scope) -> None:
     if isinstance(node, ast.Import | ast.ImportFrom):
         _import(node, scope)
-    elif isinstance(node, ast.Global):
-        scope.declared_global.update(node.names)
+    elif isinstance(node, ast.Global | ast.Nonlocal):
+        scope.declared_outside.update(node.names)
     elif isinstance(node, ast.AnnAssign):
         for part in (node.target, node.value):
             if part is not None:
                 _visit(part, scope)
-    elif not isinstance(node, ast.Nonlocal):
+    else:
         name = getattr(node, "rest", None) or getattr(node, "name", None)
         if name is not None:
             scope.bound.add(name)

@@ -8,17 +8,29 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import CellType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmops_sdk.prompts.references import SUPER, Imported, Reference
+if TYPE_CHECKING:
+    from llmops_sdk.prompts.references import Imported, Reference
 
+EMPTY = object()
+"""Stands for a name or cell that holds nothing yet."""
+
+# What a module knows of itself, and Python of the module: where it lies is no part of what code says.
 _OF_MODULE = frozenset(
-    {"__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__path__", "__cached__", "__builtins__"}
+    f"__{name}__" for name in ("name", "file", "doc", "package", "spec", "loader", "path", "cached", "builtins")
 )
 
 
 class Found(NamedTuple):
-    """An object that code refers to. `path` is the part of the reference that led to it, `home` the module it was met in."""
+    """An object that code refers to.
+
+    Attributes:
+        path: the part of the reference that led to it.
+        value: the object.
+        rest: the attributes that follow, which names do not resolve.
+        home: the module that it was met in.
+    """
 
     path: str
     value: object
@@ -30,6 +42,21 @@ class Missing(NamedTuple):
     """A name that stands for nothing yet."""
 
     path: str
+
+
+class External(NamedTuple):
+    """Something of a module that is not imported yet and belongs to others."""
+
+    module: str
+    name: str | None
+
+
+class Watched(NamedTuple):
+    """What was read from one namespace. `key` keeps the owner of the namespace, and so its id, in use."""
+
+    key: object
+    namespace: Mapping[str, Any]
+    seen: dict[str, object]
 
 
 class Surrounding(NamedTuple):
@@ -58,9 +85,6 @@ def owner_of(function: FunctionType) -> type | None:
     return value if isinstance(value, type) else None
 
 
-EMPTY = object()
-
-
 def contents(cell: CellType) -> object:
     """What a cell holds; `EMPTY` where it holds nothing yet."""
     try:
@@ -70,38 +94,46 @@ def contents(cell: CellType) -> object:
 
 
 class Resolver:
-    """Looks references up, as they stand now, and remembers in `watch` what was seen where.
+    """Looks references up, as they stand now, and remembers what was seen where.
 
     Args:
         owns: whether a module, by name, is first-party: only there do attributes lead on.
+
+    Attributes:
+        names: what names held when they were first read, by the namespace (of a module, class or instance).
+        cells: the same of closure variables. Both say `EMPTY` where nothing was.
     """
 
     def __init__(self, owns: Callable[[str], bool]) -> None:
         self._owns = owns
-        self.names: dict[int, tuple[Mapping[str, Any], dict[str, object]]] = {}
-        self.cells: dict[CellType, object] = {}
-        self.absent: set[tuple[int, str]] = set()
+        self.names: dict[int, Watched] = {}
+        self.cells: dict[int, tuple[CellType, object]] = {}
 
-    def read(self, namespace: Mapping[str, Any], name: str, default: object = EMPTY) -> object:
-        """A name of a namespace, watched from now on."""
-        value = namespace.get(name, default)
-        key = id(namespace)
-        _, seen = self.names.setdefault(key, (namespace, {}))
-        seen.setdefault(name, value)
+    def read(self, namespace: dict[str, Any], name: str) -> object:
+        """A name of a module's or instance's namespace."""
+        return self._read(namespace, namespace, name)
+
+    def _read(self, key: object, namespace: Mapping[str, Any], name: str) -> object:
+        value = namespace.get(name, EMPTY)
+        watched = self.names.setdefault(id(key), Watched(key, namespace, {}))
+        watched.seen.setdefault(name, value)
         return value
 
     def cell(self, cell: CellType) -> object:
-        """The contents of a cell, watched from now on."""
-        return self.cells.setdefault(cell, contents(cell))
+        """The contents of a cell."""
+        value = contents(cell)
+        self.cells.setdefault(id(cell), (cell, value))
+        return value
 
     def resolve(self, reference: Reference, around: Surrounding) -> Found | Missing | None:
         """What `reference` stands for; None for builtins, and what a module knows of itself."""
         root, home = reference.root, str(around.namespace.get("__name__", ""))
         if reference.imported is not None:
-            value = self._imported(reference.imported, around.namespace)
+            module = _absolute(reference.imported, around.namespace)
+            home, value = module, self._imported(module, reference.imported.name)
         elif root in around.cells:
             value = self.cell(around.cells[root])
-        elif root in _OF_MODULE and root not in around.cells:
+        elif root in _OF_MODULE:
             return None
         elif root in around.namespace:
             value = self.read(around.namespace, root)
@@ -122,41 +154,45 @@ class Resolver:
             home, path = value.__name__, f"{path}.{name}"
             inner = self.read(vars(value), name)
             if inner is EMPTY:
-                inner = _module(f"{value.__name__}.{name}")
+                inner = _lazily(value, name)
             if inner is EMPTY:
                 return Missing(path)
             value = inner
         return Found(path, value, rest, home)
 
-    def _imported(self, imported: Imported, namespace: Mapping[str, Any]) -> object:
+    def _imported(self, module: str, name: str | None) -> object:
         """What an import in a body brings. Modules of others are not imported for it, but named."""
-        module = imported.module
-        if imported.level:
-            package = str(namespace.get("__package__") or "")
-            module = ".".join([*package.split(".")[: len(package.split(".")) - imported.level + 1], module]).strip(".")
         if not self._owns(module) and module not in sys.modules:
-            return External(module, imported.name)
+            return External(module, name)
         loaded = _module(module)
-        if imported.name is None or not isinstance(loaded, ModuleType):
+        if name is None or not isinstance(loaded, ModuleType):
             return loaded
-        if imported.name in vars(loaded):
-            return self.read(vars(loaded), imported.name) if self._owns(module) else vars(loaded)[imported.name]
-        inner = _module(f"{module}.{imported.name}")
-        return inner if inner is not EMPTY else getattr(loaded, imported.name, EMPTY)
+        if name in vars(loaded):
+            return self.read(vars(loaded), name) if self._owns(module) else vars(loaded)[name]
+        return _lazily(loaded, name)
 
     def member(self, owner: type, name: str, *, beyond: bool = False) -> tuple[type, object] | None:
         """The class in the order of inheritance that holds `name`, and what it holds; `beyond` starts after `owner`."""
         for cls in owner.__mro__[1:] if beyond else owner.__mro__:
             if name in vars(cls):
-                return cls, self.read(vars(cls), name)
+                return cls, self._read(cls, vars(cls), name)
         return None
 
 
-class External(NamedTuple):
-    """Something of a module that is not imported yet and belongs to others."""
+def _absolute(imported: Imported, namespace: Mapping[str, Any]) -> str:
+    """The full name of the module that an import in the body of a function of `namespace` reads from."""
+    if not imported.level:
+        return imported.module
+    package = str(namespace.get("__package__") or "").split(".")
+    return ".".join([*package[: len(package) - imported.level + 1], imported.module]).strip(".")
 
-    module: str
-    name: str | None
+
+def _lazily(module: ModuleType, name: str) -> object:
+    """What a module makes of a name that it does not hold: by its own `__getattr__`, or a module inside of it."""
+    try:
+        return getattr(module, name)
+    except Exception:  # `__getattr__` is any code of the user's
+        return _module(f"{module.__name__}.{name}")
 
 
 def _module(name: str) -> object:
@@ -165,6 +201,3 @@ def _module(name: str) -> object:
         return sys.modules.get(name) or importlib.import_module(name)
     except Exception:  # an import runs any code of the user's
         return EMPTY
-
-
-__all__ = ["EMPTY", "SUPER", "External", "Found", "Missing", "Resolver", "Surrounding", "cells_of", "contents", "owner_of"]

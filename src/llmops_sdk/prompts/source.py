@@ -1,4 +1,4 @@
-"""The source of one function or class, sliced from cached lines: whole modules are parsed only where a slice is ambiguous."""
+"""The source of one function or class, sliced from its file: a whole module is parsed only where a slice is ambiguous."""
 
 from __future__ import annotations
 
@@ -7,41 +7,89 @@ import inspect
 import linecache
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from llmops_sdk.prompts.normal_form import Definition
+from llmops_sdk.prompts.normal_form import Definition, normal_form
+from llmops_sdk.prompts.references import Reference, annotation_references, reads_from_first_parameter, references
+
+T = TypeVar("T")
 
 # A body with text at the left margin has many lines that look like its end; after this many, tokens are counted instead.
 _GUESSES = 8
 
 
-class Slice(NamedTuple):
-    """A parsed definition and its text as it stands in the file."""
+class Slice:
+    """A parsed definition and its text as it stands in the file. What is read out of it is read once."""
 
-    node: Definition
-    text: str
+    __slots__ = ("_read", "node", "text")
+
+    def __init__(self, node: Definition, text: str) -> None:
+        self.node = node
+        self.text = text
+        self._read: dict[str, Any] = {}
+
+    def _once(self, key: str, read: Callable[[], T]) -> T:
+        if key not in self._read:
+            self._read[key] = read()
+        found: T = self._read[key]
+        return found
+
+    def form(self, *, annotations: bool = False, fields: bool = True) -> str:
+        """The normal form, see there. Raises `RecursionError` for expressions nested thousands deep."""
+        key = f"form {annotations} {fields}"
+        return self._once(key, lambda: normal_form(self.node, annotations=annotations, fields=fields))
+
+    def references(self) -> list[Reference]:
+        return self._once("references", lambda: references(self.node))
+
+    def annotation_references(self) -> list[Reference]:
+        return self._once("annotations", lambda: annotation_references(self.node))
+
+    def reads_from_first_parameter(self) -> list[Reference]:
+        return self._once("first", lambda: reads_from_first_parameter(self.node))
 
 
 class Sources:
-    """Reads slices for one computation of a version; files that changed since they were cached are read anew, once."""
+    """Reads slices for the versions of one prompt.
+
+    A slice is kept as long as its code object or class, since the text of a file may have moved on from what runs.
+    """
 
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
         self._modules: dict[str, ast.Module | None] = {}
+        self._slices: dict[int, tuple[object, Slice | None]] = {}
 
-    def lines(self, filename: str, module_globals: Mapping[str, Any]) -> list[str]:
+    def refresh(self) -> None:
+        """Forget the text of files: the next slice is read from the file as it is then."""
+        self._lines.clear()
+        self._modules.clear()
+
+    def _kept(self, key: object, read: Callable[[], Slice | None]) -> Slice | None:
+        if id(key) not in self._slices:
+            self._slices[id(key)] = (key, read())
+        return self._slices[id(key)][1]
+
+    def function(self, function: FunctionType) -> Slice | None:
+        """The source of `function`, or None where there is none that fits."""
+        return self._kept(function.__code__, lambda: self._function(function))
+
+    def definition_of_class(self, cls: type) -> Slice | None:
+        """The source of `cls`, or None where there is none that fits."""
+        return self._kept(cls, lambda: self._definition_of_class(cls))
+
+    def _lines_of(self, filename: str, module_globals: Mapping[str, Any]) -> list[str]:
         if filename not in self._lines:
             if not filename.startswith("<"):
                 linecache.checkcache(filename)
             self._lines[filename] = linecache.getlines(filename, dict(module_globals))
         return self._lines[filename]
 
-    def function(self, function: FunctionType) -> Slice | None:
-        """The source of `function`, or None where there is none that fits."""
+    def _function(self, function: FunctionType) -> Slice | None:
         code = function.__code__
-        lines = self.lines(code.co_filename, function.__globals__)
+        lines = self._lines_of(code.co_filename, function.__globals__)
         if not 0 < code.co_firstlineno <= len(lines):
             return None
         if code.co_name == "<lambda>":
@@ -52,12 +100,10 @@ class Sources:
         # A file that changed after it was imported has something else at that line.
         return found if found.node.name == code.co_name else None
 
-    def definition_of_class(self, cls: type) -> Slice | None:
-        """The source of `cls`, or None where there is none that fits."""
+    def _definition_of_class(self, cls: type) -> Slice | None:
         module = sys.modules.get(cls.__module__)
-        lines: list[str] = []
         for filename, module_globals in _files_of_class(cls, module):
-            lines = self.lines(filename, module_globals)
+            lines = self._lines_of(filename, module_globals)
             pattern = re.compile(rf"^[ \t]*class[ \t]+{re.escape(cls.__name__)}\b", re.MULTILINE)
             starts = [number for number, line in enumerate(lines) if pattern.match(line)]
             if starts:
@@ -67,12 +113,12 @@ class Sources:
         return None
 
     def _the_one(self, cls: type, filename: str, lines: Sequence[str]) -> int | None:
-        """Which of several classes of one name: the one with the same place in the file, else the same methods, else the last."""
+        """Which of several classes of one name: the one with the same methods, else the last."""
         tree = self._module(filename, lines)
         if tree is None:
             return None
         named = [node for qualname, node in _classes(tree) if qualname == cls.__qualname__]
-        inside = {f.__code__.co_firstlineno for f in _functions_of(cls)}
+        inside = {f.__code__.co_firstlineno for f in methods_of(cls)}
         fitting = [n for n in named if inside and inside <= set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
         chosen = fitting or named
         return chosen[-1].lineno - 1 if chosen else None
@@ -136,8 +182,10 @@ def _block(lines: Sequence[str], start: int) -> Slice | None:
 
 
 def _ends(lines: Sequence[str], start: int) -> Iterator[int]:
-    """Where a definition may end: before a line that is not indented further. Inside of strings and brackets such a slice
-    does not parse, so the first one that does is right."""
+    """Where a definition may end: before a line that is not indented further.
+
+    Inside of strings and brackets such a slice does not parse, so the first one that does is right.
+    """
     margin = _indent(lines[start])
     guesses = 0
     for number in range(start + 1, len(lines)):
@@ -169,10 +217,8 @@ def _decorated_from(lines: Sequence[str], start: int) -> int:
 
 def _files_of_class(cls: type, module: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Where the class may stand: the files of its methods, then of its module."""
-    for function in _functions_of(cls):
-        if function.__module__ == cls.__module__ and function.__qualname__.startswith(f"{cls.__qualname__}."):
-            yield function.__code__.co_filename, function.__globals__
-            break
+    for function in methods_of(cls)[:1]:
+        yield function.__code__.co_filename, function.__globals__
     filename = getattr(module, "__file__", None)
     if isinstance(filename, str):
         yield filename.removesuffix("c") if filename.endswith(".pyc") else filename, vars(module)
@@ -182,13 +228,17 @@ def _files_of_class(cls: type, module: Any) -> Iterator[tuple[str, Mapping[str, 
             yield cell, {}
 
 
-def _functions_of(cls: type) -> list[FunctionType]:
-    found = []
-    for member in vars(cls).values():
-        inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
-        if isinstance(inner, FunctionType) and not inner.__code__.co_filename.startswith("<string"):
-            found.append(inner)
-    return found
+def inner_function(member: object) -> FunctionType | None:
+    """The function that a member of a class is made of, if it was written in a file."""
+    inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
+    return inner if isinstance(inner, FunctionType) and not inner.__code__.co_filename.startswith("<string") else None
+
+
+def methods_of(cls: type) -> list[FunctionType]:
+    """The functions of the class's own body. Those that dataclasses and others put in see the globals of another module."""
+    found = [function for function in map(inner_function, vars(cls).values()) if function is not None]
+    inside = f"{cls.__qualname__}."
+    return [f for f in found if f.__qualname__.startswith(inside) and f.__globals__.get("__name__") == cls.__module__]
 
 
 def _classes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.ClassDef]]:

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 from llmops_sdk.prompts.normal_form import normal_form, quoted
 
 Encode: TypeAlias = Callable[[object], str]
+EncodeField: TypeAlias = Callable[[object, str], str]
+"""The form of what a field says, and the field's name where it is the field's value."""
 
 # What a pydantic field tells a model or a validator; how it is stored differs between versions of pydantic.
 _PYDANTIC_FIELD = (
@@ -73,18 +75,22 @@ def _spelled(annotation: str) -> str:
         return f"spelled({quoted(annotation)})"
 
 
-def fields_form(cls: Any, encode: Encode) -> str | None:
+def fields_form(cls: Any, encode: EncodeField) -> str | None:
     """The form of the declared fields of a schema class, in their order; None for any other class."""
-    for kind in (_pydantic, _dataclass, _named_tuple, _typed_dict, _enum, _attrs):
+    for kind in (_pydantic, _dataclass, _named_tuple, _typed_dict, _enum):
         fields = kind(cls, encode)
         if fields is not None:
             return f"{kind.__name__[1:]}{{{fields}}}"
     return None
 
 
-def _field(name: str, annotation: object, encode: Encode, details: Mapping[str, object]) -> str:
-    told = "".join(f"{key}={encode(value)}," for key, value in details.items() if not _empty(value))
-    form = _spelled(annotation) if isinstance(annotation, str) else encode(annotation)
+def _field(name: str, annotation: object, encode: EncodeField, details: Mapping[str, object]) -> str:
+    told = "".join(
+        f"{key}={encode(value, name if key == 'default' else '')},"
+        for key, value in details.items()
+        if not _empty(value)
+    )
+    form = _spelled(annotation) if isinstance(annotation, str) else encode(annotation, "")
     return f"{quoted(name)}:{form}({told});"
 
 
@@ -94,7 +100,11 @@ def _empty(value: object) -> bool:
 
 def _said(value: object) -> object:
     """What a field leaves at its None or empty default is not said."""
-    return dataclasses.MISSING if value is None or (isinstance(value, list | tuple | dict | Mapping) and not value) else value
+    return (
+        dataclasses.MISSING
+        if value is None or (isinstance(value, list | tuple | dict | Mapping) and not value)
+        else value
+    )
 
 
 def _hints(cls: type) -> Mapping[str, Any]:
@@ -102,10 +112,12 @@ def _hints(cls: type) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except Exception:  # names that only a type checker sees, or any expression of the user's
-        return {name: hint for base in reversed(cls.__mro__) for name, hint in vars(base).get("__annotations__", {}).items()}
+        return {
+            name: hint for base in reversed(cls.__mro__) for name, hint in vars(base).get("__annotations__", {}).items()
+        }
 
 
-def _pydantic(cls: Any, encode: Encode) -> str | None:
+def _pydantic(cls: Any, encode: EncodeField) -> str | None:
     if "__pydantic_core_schema__" not in vars(cls) or not hasattr(cls, "model_fields"):
         return None
     told = []
@@ -114,30 +126,35 @@ def _pydantic(cls: Any, encode: Encode) -> str | None:
         if not field.is_required() and field.default_factory is None:
             details["default"] = field.default
         told.append(_field(name, field.annotation, encode, details))
-    return "".join(told) + encode(dict(sorted(cls.model_config.items())))
+    return "".join(told) + encode(dict(sorted(cls.model_config.items())), "")
 
 
-def _dataclass(cls: Any, encode: Encode) -> str | None:
-    if not dataclasses.is_dataclass(cls):
+def _dataclass(cls: Any, encode: EncodeField) -> str | None:
+    if not hasattr(cls, "__dataclass_fields__"):
         return None
     hints, told = _hints(cls), []
     for field in dataclasses.fields(cls):
-        details = {"default": field.default, "default_factory": field.default_factory, "metadata": _said(field.metadata)}
+        details = {
+            "default": field.default,
+            "default_factory": field.default_factory,
+            "metadata": _said(field.metadata),
+        }
         told.append(_field(field.name, hints.get(field.name, field.type), encode, details))
     return "".join(told)
 
 
-def _named_tuple(cls: Any, encode: Encode) -> str | None:
-    if not (issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_field_defaults")):
+def _named_tuple(cls: Any, encode: EncodeField) -> str | None:
+    names, defaults = getattr(cls, "_fields", None), getattr(cls, "_field_defaults", None)
+    if not issubclass(cls, tuple) or names is None or defaults is None:
         return None
-    hints, defaults = _hints(cls), cls._field_defaults
+    hints = _hints(cls)
     return "".join(
         _field(name, hints.get(name, Any), encode, {"default": defaults[name]} if name in defaults else {})
-        for name in cls._fields
+        for name in names
     )
 
 
-def _typed_dict(cls: Any, encode: Encode) -> str | None:
+def _typed_dict(cls: Any, encode: EncodeField) -> str | None:
     if not typing.is_typeddict(cls):
         return None
     return "".join(
@@ -145,16 +162,7 @@ def _typed_dict(cls: Any, encode: Encode) -> str | None:
     )
 
 
-def _enum(cls: Any, encode: Encode) -> str | None:
+def _enum(cls: Any, encode: EncodeField) -> str | None:
     if not issubclass(cls, enum.Enum):
         return None
-    return "".join(f"{quoted(name)}={encode(member.value)};" for name, member in cls.__members__.items())
-
-
-def _attrs(cls: Any, encode: Encode) -> str | None:
-    if not hasattr(cls, "__attrs_attrs__"):
-        return None
-    hints = _hints(cls)
-    return "".join(
-        _field(a.name, hints.get(a.name, Any), encode, {"default": _said(a.default)}) for a in cls.__attrs_attrs__
-    )
+    return "".join(f"{quoted(name)}={encode(member.value, name)};" for name, member in cls.__members__.items())

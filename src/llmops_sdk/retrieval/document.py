@@ -21,6 +21,14 @@ class Document:
     source: str
     metadata: Mapping[str, Fact] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what is no text."""
+        if not isinstance(self.text, str) or not isinstance(self.source, str) or not self.source:
+            raise UsageError(
+                f"A Document has a text and a source that names it, both str; these are {type(self.text).__name__} and "
+                f"{self.source!r}. Decode bytes, and name a file by str(path)."
+            )
+
     @classmethod
     def of(cls, given: Any) -> Document:
         """A document from a `Document`, a text, `(source, text)` or `(source, text, metadata)`.
@@ -31,37 +39,49 @@ class Document:
             case Document():
                 return given
             case str():
-                return cls(
-                    text=given, source=f"text:{hashlib.sha256(given.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-                )
+                named = hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+                return cls(text=given, source=f"text:{named}")
             case (str(source), str(text)):
                 return cls(text=text, source=source)
             case (str(source), str(text), Mapping() as metadata):
                 return cls(text=text, source=source, metadata=metadata)
+        told = type(given).__name__
+        if isinstance(given, tuple | list):
+            told += f" of {', '.join(type(part).__name__ for part in given[:5]) or 'nothing'}"
         raise UsageError(
-            f"An index takes Document(text=…, source=…), a str, (source, text) or (source, text, metadata); "
-            f"this is {type(given).__name__}."
+            f"An index takes Document(text=…, source=…), a str, (source, text) or (source, text, metadata); this is {told}."
         )
 
     def facts(self) -> tuple[tuple[str, Fact], ...]:
         """The metadata, sorted by name. Raises `UsageError` for a value that is not plain."""
         for name, value in self.metadata.items():
-            if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
-                raise UsageError(
-                    f"{self.source}: metadata {name!r} is {type(value).__name__}; it holds str, int, float, bool or None."
-                )
+            check_fact(name, value, f"The metadata of {self.source!r}")
         return tuple(sorted(self.metadata.items()))
 
     def digest(self, made_by: str) -> str:
         """Changes whenever the text, the metadata or the way they are cut (`made_by`) does."""
         told = canonical_json([self.source, self.text, self.facts(), made_by])
-        try:
-            return hashlib.sha256(told.encode()).hexdigest()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"{self.source!r} holds half a character, which cannot be stored: {error}. "
-                f'Decode it anew, or replace it: text.encode("utf-8", "replace").decode().'
-            ) from None
+        check_whole(told, f"{self.source!r}")
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def check_fact(name: Any, value: Any, what: str) -> None:
+    """Raise `UsageError` for a name or value that metadata cannot hold."""
+    if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
+        raise UsageError(
+            f"{what}: {name!r} is {type(value).__name__}. Names are str, and values are str, int, float, bool or None."
+        )
+
+
+def check_whole(text: str, what: str) -> None:
+    """Raise `UsageError` for text that has no UTF-8 form: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what} holds half a character, which cannot be stored: {error.reason}. "
+            f'Decode it anew, or replace it: text.encode("utf-8", "replace").decode().'
+        ) from None
 
 
 def comparable(value: Fact) -> str:

@@ -10,12 +10,16 @@ if TYPE_CHECKING:
 
 
 def render(hits: Iterable[Hit]) -> str:
-    """The hits as numbered passages, each with its source, for a prompt.
+    """The hits as numbered passages, each under a line with its number and source, so that a model can cite `[1]`.
 
-    A line names each passage, so that a model can cite `[1]`; a line of text that imitates one is indented.
+    Every line of a passage begins with `> `, and a source is one line: whatever a document holds, it cannot end its
+    passage or begin another. What it says is still read by the model; to look for instructions in it, put a guard on it.
+    No hits give an empty text.
     """
-    blocks = []
-    for number, hit in enumerate(hits, start=1):
-        text = "\n".join(f" {line}" if line.startswith("[") else line for line in hit.text.splitlines())
-        blocks.append(f"[{number}] {hit.source}\n{text}" if hit.source else f"[{number}]\n{text}")
-    return "\n\n".join(blocks)
+    return "\n\n".join(_passage(number, hit) for number, hit in enumerate(hits, start=1))
+
+
+def _passage(number: int, hit: Hit) -> str:
+    source = " ".join("".join(c if c.isprintable() else " " for c in hit.source).split())
+    quoted = [f"> {line}".rstrip() for line in hit.text.splitlines()]
+    return "\n".join([f"[{number}] {source}".rstrip(), *quoted])

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmops_sdk.errors import StoreError
-from llmops_sdk.retrieval.chunker import Chunk
 from llmops_sdk.retrieval.document import Document, Fact, comparable
+from llmops_sdk.tracing.forking import unforked
 from llmops_sdk.types import Hit, canonical_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llmops_sdk.retrieval.chunker import Chunk
 
 FORMAT: Final = "1"
 FILE: Final = "index.db"
@@ -70,7 +75,11 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Snapshot | None]:
         """One consistent state of the file; None where there is no index yet."""
-        if not self.path.exists():
+        try:
+            there = self.path.exists()
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}. Give this user the right to.") from error
+        if not there:
             yield None
             return
         with self._connection() as connection:
@@ -98,18 +107,52 @@ class Store:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)) as connection:
+            with unforked(), contextlib.closing(self._open()) as connection:
                 connection.execute("PRAGMA foreign_keys = ON")
                 yield connection
         except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise StoreError(
-                    f"{self.path} has been locked by another process for {BUSY_S:.0f} s. Try again when it has ended."
-                ) from error
-            raise StoreError(
-                f"{self.path} cannot be used: {error}. If it is damaged, delete the folder {self.path.parent} and index "
-                f"the documents again."
-            ) from error
+            raise self._told(error) from error
+        except UnicodeDecodeError as error:  # a message of SQLite that quotes damaged bytes
+            raise damaged(self.path, error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        """Readers of SQLite's write-ahead log write beside the file. In a folder that was shipped read-only they cannot;
+        there nobody writes, so that they need not.
+        """
+        address = self.path.absolute().as_uri()
+        log = self.path.with_name(f"{FILE}-wal")
+        if not os.access(self.path.parent, os.W_OK) and not log.exists():
+            address += "?immutable=1"
+        return sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
+
+    def _told(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(
+                f"{self.path} has been locked by another process for {BUSY_S:.0f} s. Try again when it has ended."
+            )
+        if code in _OUTSIDE:
+            return StoreError(
+                f"{self.path} cannot be read or written: {error}. Look at its permissions and the space on its disk, or "
+                f"give the index another path."
+            )
+        return damaged(self.path, error)
+
+
+def damaged(path: Path, why: object) -> StoreError:
+    """The error of a file that is an index no more."""
+    return StoreError(
+        f"{path} is damaged: {why}. Delete {FILE}, {FILE}-wal and {FILE}-shm in {path.parent}, and index the documents again."
+    )
+
+
+_OUTSIDE: Final = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+)
 
 
 class Snapshot:
@@ -121,13 +164,14 @@ class Snapshot:
 
     def usable(self) -> bool:
         """Whether the file holds an index; an empty one, of a writer that has just begun, does not yet."""
-        tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
-        if tables == 0:
+        tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
             return False
-        if self.meta("format") != FORMAT:
+        seen = self.meta("format") if "meta" in tables else None
+        if seen != FORMAT:
             raise StoreError(
-                f"{self._path} is not an index of this version (format {self.meta('format')!r}, not {FORMAT!r}). Give the "
-                f"index another path, or delete the folder and index the documents again."
+                f"{self._path} is no index of this version: its format is {seen!r}, not {FORMAT!r}. Give the index another "
+                f"path, or if it is an old index, delete it and index the documents again."
             )
         return True
 
@@ -139,7 +183,11 @@ class Snapshot:
     def embedding(self) -> Embedding | None:
         """Who made the vectors; None while there are none."""
         embedder, dimension = self.meta("embedder"), self.meta("dimension")
-        return None if embedder is None or dimension is None else Embedding(embedder, int(dimension))
+        if embedder is None or dimension is None:
+            return None
+        if not dimension.isdecimal():
+            raise damaged(self._path, f"its dimension is {dimension!r}")
+        return Embedding(embedder, int(dimension))
 
     def state(self) -> tuple[str, str]:
         """Changes whenever chunks do, and differs between any two indexes."""
@@ -149,9 +197,21 @@ class Snapshot:
         """How many chunks there are."""
         return int(self._connection.execute("SELECT count(*) FROM chunks").fetchone()[0])
 
+    def count_up_to(self, last: int) -> int:
+        """How many chunks there are with an id up to `last`."""
+        return int(self._connection.execute("SELECT count(*) FROM chunks WHERE id <= ?", (last,)).fetchone()[0])
+
+    def last_id(self) -> int:
+        """The last id that was given to a chunk."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
+        return 0 if row is None else int(row[0])
+
     def digests(self) -> dict[str, str]:
         """Of every document: source, digest."""
-        return dict(self._connection.execute("SELECT source, digest FROM documents"))
+        found = dict(self._connection.execute("SELECT source, digest FROM documents"))
+        if not all(isinstance(source, str) for source in found):
+            raise damaged(self._path, "a document has no name")
+        return found
 
     def ids(self) -> NDArray[np.uint64]:
         """The ids of all chunks, sorted."""
@@ -175,24 +235,26 @@ class Snapshot:
                 self._connection.execute(f"SELECT id, vector FROM chunks WHERE id IN ({marks})", part)  # noqa: S608
             )
         if any(len(vector) != dimension * 4 for vector in found.values()) or len(found) != len(ids):
-            raise StoreError(
-                f"{self._path} is damaged: vectors are missing or not of {dimension} numbers. Delete the folder "
-                f"{self._path.parent} and index the documents again."
-            )
+            raise damaged(self._path, f"vectors are missing or not of {dimension} numbers")
         joined = b"".join(found[int(at)] for at in ids)
         return np.frombuffer(joined, dtype="<f4").reshape(len(ids), dimension)
 
-    def hit(self, at: int, score: float) -> Hit | None:
-        """The chunk of this id; None where it has gone since."""
+    def hit(self, at: int, score: float) -> Hit:
+        """The chunk of this id."""
         row = self._connection.execute(
             "SELECT source, start, end, text, metadata FROM chunks JOIN documents ON documents.id = document "
             "WHERE chunks.id = ?",
             (at,),
         ).fetchone()
         if row is None:
-            return None
+            raise damaged(self._path, f"the document of chunk {at} is missing")
         source, start, end, text, metadata = row
-        facts = tuple((str(name), value) for name, value in json.loads(metadata))
+        if [type(value) for value in row] != [str, int, int, str, str]:
+            raise damaged(self._path, f"chunk {at} is of {source!r}, from {start!r} to {end!r}")
+        try:
+            facts = tuple((str(name), value) for name, value in json.loads(metadata))
+        except ValueError as error:
+            raise damaged(self._path, f"the metadata of {source!r} is no JSON") from error
         return Hit(id=str(at), text=text, score=score, source=source, start=start, end=end, metadata=facts)
 
 

@@ -39,44 +39,66 @@ class Rule:
     accept: Callable[[str], bool] | None = None
 
 
+_PASSES: Final = 4
+
+
 def find_secrets(text: str) -> list[Finding]:
     """Every credential in a text, in order, without overlaps. Never raises; linear in the length of the text."""
     lowered = text.lower()
     if len(lowered) != len(text):
         lowered = text.replace("İ", "I").lower()  # the one letter that grows
-    found = [finding for rule in RULES for finding in _found(rule, lowered if rule.folded else text, text)]
+    found: list[Finding] = []
+    for searched, folded in ((text, False), (lowered, True)):
+        for sign, hints in _hints(folded):
+            if sign in searched:
+                for hint, rules in hints:
+                    if hint in searched:
+                        found += (finding for rule in rules for finding in _found(rule, hint, searched, text))
     return _apart(found) if found else found
 
 
 def redact_secrets(text: str) -> str:
     """The text with `[REDACTED:<kind>]` in place of each credential; redacting twice changes nothing more."""
-    findings = find_secrets(text)
-    if not findings:
-        return text
-    pieces, position = [], 0
-    for kind, start, end in findings:
-        pieces += text[position:start], f"[REDACTED:{kind}]"
-        position = end
-    return "".join(pieces) + text[position:]
+    for _ in range(_PASSES):  # what stood too close to another one is found once that is gone
+        if not (findings := find_secrets(text)):
+            break
+        pieces, position = [], 0
+        for kind, start, end in findings:
+            pieces += text[position:start], f"[REDACTED:{kind}]"
+            position = end
+        text = "".join(pieces) + text[position:]
+    return text
 
 
-def _found(rule: Rule, searched: str, text: str) -> Iterator[Finding]:
-    for hint in rule.hints:
-        position = searched.find(hint)
-        while position >= 0:
-            match = _compiled(rule.pattern).match(text, position)
-            if match is None:
-                position = searched.find(hint, position + 1)
-                continue
-            start, end = match.span("s")
-            if rule.accept is None or rule.accept(text[start:end]):
-                yield Finding(rule.kind, start, end)
-            position = searched.find(hint, max(match.end(), position + 1))
+@cache
+def _hints(folded: bool) -> list[tuple[str, list[tuple[str, list[Rule]]]]]:
+    """The literals, each with its rules, under a sign that they contain: one look for a rare sign saves many others."""
+    signs: dict[str, dict[str, list[Rule]]] = {}
+    for rule in RULES:
+        for hint in rule.hints if rule.folded is folded else ():
+            sign = next((c for c in "_-:/." if c in hint), "")
+            signs.setdefault(sign, {}).setdefault(hint, []).append(rule)
+    return [(sign, list(hints.items())) for sign, hints in signs.items()]
+
+
+def _found(rule: Rule, hint: str, searched: str, text: str) -> Iterator[Finding]:
+    """What a rule finds where one of its literals stands in `searched`, which is `text` or its lower case."""
+    position = searched.find(hint)
+    while position >= 0:
+        match = _compiled(rule.pattern).match(text, position)
+        if match is None:
+            position = searched.find(hint, position + 1)
+            continue
+        start, end = match.span("s")
+        if rule.accept is None or rule.accept(text[start:end]):
+            yield Finding(rule.kind, start, end)
+        position = searched.find(hint, max(match.end(), position + 1))
 
 
 def _apart(found: list[Finding]) -> list[Finding]:
     """In order of place; of findings that overlap, the first by place and then by rule gives the kind of them all."""
-    found.sort(key=lambda finding: finding.start)  # stable: the order of the rules decides
+    order = _order()
+    found.sort(key=lambda finding: (finding.start, order[finding.kind]))
     apart: list[Finding] = []
     for finding in found:
         if apart and finding.start < apart[-1].end:
@@ -84,6 +106,11 @@ def _apart(found: list[Finding]) -> list[Finding]:
         else:
             apart.append(finding)
     return apart
+
+
+@cache
+def _order() -> dict[str, int]:
+    return {rule.kind: number for number, rule in reversed([*enumerate(RULES)])}
 
 
 @cache
@@ -141,14 +168,14 @@ def _in_address(text: str) -> bool:
 
 # The table ----------------------------------------------------------------------------------------------------------
 
-_BEFORE: Final = r"(?:(?<![\w-])|(?<=\\[nrt]))"
-"""Where a token may begin: not inside a run of its own characters, but after an escaped line end of a JSON text."""
+_BEFORE: Final = r"(?:(?<!\w)|(?<=\\[nrt]))"
+"""Where a token may begin: not inside a word, but after an escaped line end of a JSON text."""
 
-_SET: Final = r"""[\w-]{0,40}\\?["'`]?[ \t]{0,8}(?::=|=>|={1,2}|:)[ \t]{0,8}"""
+_SET: Final = r"""[\w-]{0,40}+\\?["'`]?[ \t]{0,8}(?::=|=>|={1,2}|:)[ \t]{0,8}"""
 """Between the name of a setting and its value."""
 
-_VALUE: Final = r"""(?:\\?["'`](?P<q>[^\s"'`\\\[\]<>]{8,200}+)\\?["'`]|(?P<u>[\w+/.~!@#%^&*=-]{8,200}+)(?![(\[{<]))"""
-"""A value in quotes, or bare up to a space; one that is called or indexed is code."""
+_VALUE: Final = r"""(?:\\?["'`](?=[^\s"'`\\\[\]<>]{8,200}+\\?["'`]))?(?P<s>[^\s"'`\\\[\]<>(){},;]{8,200}+)(?![(\[{<])"""
+"""A value of one word, in quotes or bare; one that is called or indexed is code."""
 
 
 def _token(kind: str, prefix: str, body: str, *, accept: Callable[[str], bool] | None = None) -> Rule:
@@ -157,10 +184,9 @@ def _token(kind: str, prefix: str, body: str, *, accept: Callable[[str], bool] |
 
 
 def _setting(kind: str, names: tuple[str, ...], *, accept: Callable[[str], bool]) -> Rule:
-    """A value after a name. It has two forms, so that group `s` spans both and the quotes are looked at by a lookahead."""
+    """A value after a name that tells what it is."""
     written = "|".join(re.escape(name) for name in names)
-    value = r"""(?:\\?["'`](?=[^\s"'`\\\[\]<>]{8,200}+\\?["'`]))?(?P<s>[^\s"'`\\\[\]<>(){},;]{8,200}+)(?![(\[{<])"""
-    return Rule(kind=kind, hints=names, pattern=f"(?i:{written}){_SET}{value}", folded=True, accept=accept)
+    return Rule(kind=kind, hints=names, pattern=f"(?i:{written}){_SET}{_VALUE}", folded=True, accept=accept)
 
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -228,9 +254,14 @@ RULES: Final[tuple[Rule, ...]] = (
     _token("groq_api_key", "gsk_", r"[A-Za-z0-9]{40,}+"),
     _token("xai_api_key", "xai-", r"[A-Za-z0-9]{60,}+"),
     _token("replicate_token", "r8_", r"[A-Za-z0-9]{37,}+"),
-    _token("digitalocean_token", "dop_v1_", r"[0-9a-f]{64}"),
-    _token("azure_storage_key", "AccountKey=", r"[A-Za-z0-9+/=]{60,100}+"),
-    _token("jwt", "eyJ", r"[\w-]{8,}+\.eyJ[\w-]{8,}+(?:\.[\w-]*+){0,3}"),
+    _token("digitalocean_token", "dop_v1_", r"[0-9a-f]{64}(?!\w)"),
+    _token("azure_storage_key", "AccountKey=", r"[A-Za-z0-9+/=]{60,}+"),
+    Rule(
+        kind="jwt",
+        hints=("eyJ",),
+        # One that does not go on after its first part is given up at its end: it begins only where a run begins.
+        pattern=r"(?:(?<![\w-])|(?<=\\[nrt]))(?P<s>eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+(?:\.[\w-]*+){0,3})",
+    ),
     Rule(
         kind="bearer_token",
         hints=("bearer",),

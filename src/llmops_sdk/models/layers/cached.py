@@ -6,13 +6,11 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.tracing.genai import record_request, record_response
-
 from llmops_sdk.errors import StoreError, fresh
 from llmops_sdk.flow import Block, Emit, Model, Wait, tap
 from llmops_sdk.flow.assembly import deltas_of
-from llmops_sdk.flow.run import caller_thread
 from llmops_sdk.tracing import semconv
+from llmops_sdk.tracing.genai import record_request, record_response
 from llmops_sdk.types import Request, Response, Usage
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class Cached(Model):
                 if leads and (entry := self.cache.recall(key)) is not None:
                     flight.land(entry)  # another flight landed between the look-up and this one
                     continue
-                if leads or flight.thread == (caller_thread() or object()):
+                if leads or flight.is_of_caller():
                     break
                 try:
                     landed = yield Wait(flight.future, self.lease_s)
@@ -81,7 +79,7 @@ class Cached(Model):
         deltas: list[Delta] = []
         try:
             flow = self.model.flow(request, run)
-            response = yield from (tap(flow, deltas.append) if run.streaming else flow)
+            response: Response = yield from (tap(flow, deltas.append) if run.streaming else flow)
             entry = self.cache.entry(response, tuple(deltas))
             if storable(response):
                 self.cache.remember(key, entry)

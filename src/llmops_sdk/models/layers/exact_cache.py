@@ -70,7 +70,7 @@ class ExactCache:
     def key(self, request: Request, *, model: str = "") -> str:
         """The key of a request to the model of that name: 64 hex digits."""
         text = canonical_json([FORMAT, model, codec.to_dict(request)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def get(self, request: Request, *, model: str = "") -> Response | None:
         """The stored answer, or None."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
 
 from llmops_sdk.errors import DeadlineExceededError, StreamInterruptedError
-from llmops_sdk.flow.run import caller_thread
+from llmops_sdk.flow.run import caller
 
 T = TypeVar("T")
 
@@ -24,9 +24,13 @@ class Flight(Generic[T]):
 
     def __init__(self, flights: Flights[T], key: str) -> None:
         self.future: Future[Landed[T]] = Future()
-        self.thread = caller_thread()
+        self.leader = caller()
         self._flights = flights
         self._key = key
+
+    def is_of_caller(self) -> bool:
+        """Whether the caller leads this flight itself, in a stream that it has half read."""
+        return self.leader is not None and self.leader == caller()
 
     def land(self, value: T) -> None:
         """Give every follower the answer."""
@@ -50,7 +54,7 @@ class Flights(Generic[T]):
     """The flights of one process, by key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collected leader ends its flight, and may be collected while this is held
         self._by_key: dict[str, Flight[T]] = {}
 
     def join(self, key: str) -> tuple[Flight[T], bool]:
@@ -72,5 +76,5 @@ class Flights(Generic[T]):
 
     def reset(self) -> None:
         """Forget all flights: in a forked child their leaders do not exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._by_key = {}

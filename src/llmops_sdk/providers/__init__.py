@@ -1,0 +1,1 @@
+"""Remote protocols: one module each for bytes (no input, no output of their own), and the leaf that asks."""

@@ -1,0 +1,1 @@
+"""A small project whose prompts the tests version, edit and move."""
