@@ -242,7 +242,8 @@ def balanced(data: Examples, weight: Floats) -> Floats:
     positive = data.label > 0
     weight = weight.copy()
     weight[positive] *= weight[~positive].sum() / weight[positive].sum()
-    return weight * (6000 / weight.sum())
+    scaled: Floats = weight * (6000 / weight.sum())
+    return scaled
 
 
 def window_scores(data: Examples, x: Floats) -> tuple[Floats, Floats]:
@@ -274,9 +275,10 @@ def minimised(loss: Callable[[Floats], tuple[float, Floats]], x: Floats) -> Floa
     value, slope = loss(x)
     pairs: list[tuple[Floats, Floats, float]] = []
     for _ in range(ITERATIONS):
-        way, factors = slope.copy(), []
+        way = slope.copy()
+        factors: list[float] = []
         for step, change, curvature in reversed(pairs):
-            factors.append(curvature * (step @ way))
+            factors.append(float(curvature * (step @ way)))
             way -= factors[-1] * change
         way *= (pairs[-1][0] @ pairs[-1][1]) / (pairs[-1][1] @ pairs[-1][1]) if pairs else 1 / np.linalg.norm(slope)
         for (step, change, curvature), factor in zip(pairs, reversed(factors), strict=True):
@@ -289,7 +291,7 @@ def minimised(loss: Callable[[Floats], tuple[float, Floats]], x: Floats) -> Floa
             length /= 2
         step, change = -length * way, new_slope - slope
         if step @ change > 1e-12:
-            pairs = [*pairs[-7:], (step, change, 1 / (step @ change))]
+            pairs = [*pairs[-7:], (step, change, float(1 / (step @ change)))]
         done = value - new_value < 1e-5 * value
         x, value, slope = x + step, new_value, new_slope
         if done:
@@ -321,7 +323,7 @@ def train_direct(sources: dict[str, Source], left_out: Sequence[str]) -> Floats:
 
 def train_planted(sources: dict[str, Source], left_out: Sequence[str]) -> Floats:
     """The model of requests to an assistant, against the sentences of documents."""
-    asking = ("halueval-questions", "cyberseceval-frr", "advbench", "bipia-train-text", "bipia-train-code")
+    asking = ("halueval-questions", "advbench", "bipia-train-text", "bipia-train-code")
     chosen = [s for s in sources.values() if s.name not in left_out and (s.kind == "document" or s.name in asking)]
     data = examples([(source.texts, source.kind != "document") for source in chosen], PLANTED_WINDOWS)
     return fit(data, balanced(data, data.weight))

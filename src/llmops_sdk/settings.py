@@ -42,7 +42,8 @@ class Settings:
         sample: share of traces that are recorded, 0 to 1.
         store: whether the local store is written.
         disabled: turns recording off, and nothing else.
-        first_party: further top-level modules whose code counts as the project's own in prompt versions.
+        first_party: further top-level modules whose code counts as the project's own in prompt versions, beside those that
+            the `[tool.llmops]` of a prompt's own project names.
         queue_bytes: bound of the recorder's queue.
         on_full: what a full queue does: count and drop, or wait.
         network: "loopback" refuses every model request that would leave this machine.
@@ -176,7 +177,9 @@ def _from_project(root: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         log.warning("llmops: %s cannot be read (%s); its [tool.llmops] is not used.", path, error)
         return {}
-    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS}
+    # `first_party` is about the code of that project, which need not be the one whose folder we are in: a prompt's version
+    # reads it beside the prompt's own file.
+    return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS and name != "first_party"}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

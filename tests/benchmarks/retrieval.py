@@ -92,7 +92,7 @@ def anthropic_docs(quick: bool) -> Task | None:
     if not there("anthropic_docs_chunks.jsonl", "anthropic_docs_questions.jsonl"):
         return None
     lines = (DATA / "anthropic_docs_chunks.jsonl").read_text(encoding="utf-8").splitlines()
-    chunks = [json.loads(line) for line in lines][:: 12 if quick else 1]
+    chunks = [json.loads(line) for line in lines][:: 24 if quick else 1]
     lines = (DATA / "anthropic_docs_questions.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [json.loads(line) for line in lines]
     # several chunks may stand under one link, which is what a question names
@@ -111,7 +111,7 @@ def cacm(quick: bool) -> Task | None:
             file = archive.extractfile(member) if member.isfile() else None
             if file is not None:
                 documents.append((Path(member.name).stem, cacm_text(file.read().decode("utf-8", "replace"))))
-    documents = sorted(documents)[:: 16 if quick else 1]
+    documents = sorted(documents)[:: 32 if quick else 1]
     relevant: dict[str, Relevant] = {}
     for line in (DATA / "cacm_qrels.txt").read_text(encoding="utf-8").splitlines():
         topic, _, source, grade = line.split()

@@ -31,7 +31,13 @@ def test_the_file_is_found_from_a_folder_below(project: Path) -> None:
     """A program started in a subfolder belongs to the same project."""
     inner = project / "src" / "app"
     inner.mkdir(parents=True)
-    assert load_settings({}, inner).first_party == ("mine",)
+    assert load_settings({}, inner).project == "from-file"
+
+
+def test_the_files_first_party_is_left_to_prompt_versions(project: Path) -> None:
+    """The folder that we are in may be another project than the prompt's, whose own file counts."""
+    assert load_settings({}, project).first_party == ()
+    assert load_settings({"LLMOPS_FIRST_PARTY": "theirs"}, project).first_party == ("theirs",)
 
 
 @pytest.mark.parametrize(

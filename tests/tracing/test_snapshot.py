@@ -116,12 +116,12 @@ def test_every_snapshot_is_json(value: Any) -> None:
     json.dumps(taken(value), allow_nan=False)
 
 
-@given(st.text(min_size=1).filter(lambda text: text != "field"))
+@given(st.text(min_size=1))
 def test_every_text_passes_the_redaction(text: str) -> None:
     """In lists, in dicts, as keys, in fields of objects and messages of errors."""
 
     class Holder(BaseModel):
         field: str
 
-    told = snapshot([text, {text: text}, Holder(field=text), ValueError(text)], lambda t: t if t == "field" else "#")
+    told = snapshot([text, {text: text}, Holder(field=text), ValueError(text)], lambda _: "#")
     assert told == ["#", {"#": "#"}, {"field": "#"}, {"error": "ValueError", "message": "#"}]

@@ -16,8 +16,10 @@ from llmops_sdk.tracing import semconv, start_span
 from llmops_sdk.types import Delta
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from llmops_sdk.decorators.wrapper import Call, Inner, Outcome
-    from llmops_sdk.flow import Flow
+    from llmops_sdk.flow import Flow, Run
     from llmops_sdk.guards.check import Check
     from llmops_sdk.tracing import RecordedSpan
 
@@ -70,6 +72,9 @@ class GuardPassage:
 
     With output checks, text (str or `Delta` items) is held until a sentence ends; other items are checked one by one.
     """
+
+    run: Run
+    context: Context
 
     def __init__(self, layer: GuardLayer, call: Call) -> None:
         self._layer = layer

@@ -69,7 +69,7 @@ class _PromptBase(Wrapper):
     def __reduce__(self) -> tuple[Any, ...]:
         """By name, with the overrides of `using`, which must be picklable themselves."""
         named = self._named(may_differ=frozenset({"_overrides"}))
-        if named._overrides is self._overrides:
+        if named._overrides is self._overrides:  # noqa: SLF001 - of this class
             return super().__reduce__()
         return _overridden, (named, dict(self._overrides))
 
@@ -111,7 +111,10 @@ class Prompt(_PromptBase, Generic[P, R_co]):
     def __get__(
         self: Prompt[Concatenate[Any, Q], T], instance: object, owner: type | None = None, /
     ) -> Prompt[Q, T]: ...
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+    # the second overload gives `self` a narrower type, which pyright does not compare with the base
+    def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, instance: Any, owner: type | None = None, /
+    ) -> Any:
         """Bind as a method."""
         return super().__get__(instance, owner)
 
@@ -172,7 +175,10 @@ class AsyncPrompt(_PromptBase, Generic[P, R_co]):
     def __get__(
         self: AsyncPrompt[Concatenate[Any, Q], T], instance: object, owner: type | None = None, /
     ) -> AsyncPrompt[Q, T]: ...
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+    # the second overload gives `self` a narrower type, which pyright does not compare with the base
+    def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, instance: Any, owner: type | None = None, /
+    ) -> Any:
         """Bind as a method."""
         return super().__get__(instance, owner)
 

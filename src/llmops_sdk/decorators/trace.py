@@ -170,11 +170,12 @@ class Trace:
     def __call__(self, *target: Any, name: str | None = None, **attributes: Any) -> Any:
         """Record a span for every call of a function, method or generator, whose type stays as it is."""
         layer = TraceLayer(name, attributes)
-        if not target:
-            return lambda function: decorated("trace", function, layer)
-        if len(target) > 1:
-            raise DecoratorError("@trace takes one function; a name goes into @trace(name=…).")
-        return decorated("trace", target[0], layer)
+        match target:
+            case ():
+                return lambda function: decorated("trace", function, layer)
+            case (function,):
+                return decorated("trace", function, layer)
+        raise DecoratorError("@trace takes one function; a name goes into @trace(name=…).")
 
     def span(self, name: str, /, **attributes: AttributeValue) -> Block:
         """A span around a block; also `async with`."""

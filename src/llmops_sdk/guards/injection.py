@@ -158,15 +158,15 @@ def judge(read: Grams, weights: Weights) -> tuple[float, int, int, str]:
 class Sums(NamedTuple):
     """Running totals over the segments of a text (float64 [S + 1]): of weights, and of n-grams."""
 
-    weight: NDArray[Any]
-    count: NDArray[Any]
+    weights: NDArray[Any]
+    grams: NDArray[Any]
 
     def windows(self, size: int) -> NDArray[Any]:
         """The score of every window of `size` segments: its weights over the root of its n-grams (float64 [S - size + 1])."""
         import numpy as np
 
-        count = self.count[size:] - self.count[:-size]
-        scores: NDArray[Any] = (self.weight[size:] - self.weight[:-size]) / np.sqrt(np.maximum(count, _FEWEST_GRAMS))
+        count = self.grams[size:] - self.grams[:-size]
+        scores: NDArray[Any] = (self.weights[size:] - self.weights[:-size]) / np.sqrt(np.maximum(count, _FEWEST_GRAMS))
         return scores
 
 
@@ -180,7 +180,7 @@ def segment_sums(read: Grams, weights: NDArray[np.float32]) -> Sums:
 
 def best_window(sums: Sums, sizes: tuple[int, ...]) -> tuple[float, int, int]:
     """Score, first segment and size of the best window; sizes beyond the text are the whole of it."""
-    total = len(sums.count) - 1
+    total = len(sums.grams) - 1
     best = (-math.inf, 0, total)
     for size in sorted({min(size, total) for size in sizes}):
         scores = sums.windows(size)

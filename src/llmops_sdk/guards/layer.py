@@ -209,7 +209,7 @@ class DeltaScreen:
         """What may leave of a delta now, or None. Raises `GuardBlockedError`."""
         for name, channel in self._channels.items():
             if piece := getattr(delta, name):
-                delta = delta._replace(**{name: (yield from channel.feed(piece))})
+                delta = _with(delta, name, (yield from channel.feed(piece)))
         if (call := delta.tool_call) is not None and call.arguments_json:
             self._arguments[call.number] = self._arguments.get(call.number, "") + call.arguments_json
             named = call._replace(arguments_json="") if call.id or call.name else None
@@ -221,7 +221,7 @@ class DeltaScreen:
         rest = []
         for name, channel in self._channels.items():
             if piece := (yield from channel.finish()):
-                rest.append(Delta(**{name: piece}))
+                rest.append(_with(Delta(), name, piece))
         held, self._arguments = self._arguments, {}
         for number, arguments in held.items():
             checked = yield from self._screen.text(arguments, self._tally)
@@ -231,6 +231,11 @@ class DeltaScreen:
     def record(self) -> None:
         """Put the verdicts on the span."""
         self._tally.record()
+
+
+def _with(delta: Delta, name: str, piece: str) -> Delta:
+    changed: dict[str, Any] = {name: piece}
+    return delta._replace(**changed)
 
 
 def screened_stream(flow: Flow[Any], screen: Screen, span: RecordedSpan) -> Flow[Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from llmops_sdk.settings import current_settings, find_project_root
+from llmops_sdk.settings import current_settings
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _OURS = frozenset({"llmops_sdk", "llmops_kernels", "llmops_langchain", "llmops_llamaindex"})
@@ -31,9 +31,7 @@ class FirstParty:
     def __init__(self, function: FunctionType) -> None:
         filename = function.__code__.co_filename
         self._owned: dict[str, bool] = {"__main__": True}
-        # The settings also hold what the project of the working directory says of itself, which may be another one.
-        here = find_project_root(Path.cwd())
-        names = set(current_settings().first_party) - (_declared(here) if here else frozenset())
+        names = set(current_settings().first_party)
         installed = _installed_modules(function.__module__ or "", filename)
         if installed is not None:
             self.root: Path | None = None

@@ -62,7 +62,8 @@ def redact_secrets(text: str) -> str:
     for _ in range(_PASSES):  # what stood too close to another one is found once that is gone
         if not (findings := find_secrets(text)):
             break
-        pieces, position = [], 0
+        pieces: list[str] = []
+        position = 0
         for kind, start, end in findings:
             pieces += text[position:start], f"[REDACTED:{kind}]"
             position = end

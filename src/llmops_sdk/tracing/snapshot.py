@@ -73,8 +73,8 @@ class _Snapshot:
         if isinstance(value, BaseException):
             return {"error": kind.__qualname__, "message": self._message(value)}
         fields = _fields(value)
-        if fields is not None:
-            return self._pairs(fields, depth)
+        if fields is not None:  # names that stand in code: they are not redacted
+            return {name: self.of(field, depth + 1) for name, field in fields.items()}
         if isinstance(value, int):
             return int.__pos__(value)  # the plain number under a subclass
         if isinstance(value, float):

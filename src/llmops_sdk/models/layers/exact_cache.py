@@ -16,6 +16,7 @@ from llmops_sdk import codec
 from llmops_sdk.errors import LLMOpsError, StoreError
 from llmops_sdk.models.layers.single_flight import Flights
 from llmops_sdk.settings import current_settings, find_home
+from llmops_sdk.tracing.forking import unforked
 from llmops_sdk.types import Delta, Request, Response, canonical_json
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class ExactCache:
         if entry is not None or self.memory_only:
             return entry
         try:
-            text = self._on_disk().get(key)
+            with unforked():
+                text = self._on_disk().get(key)
             entry = None if text is None else _decode(text)
         except (LLMOpsError, ValueError, KeyError, TypeError):
             self._drop(key)
@@ -131,7 +133,8 @@ class ExactCache:
             return
         left_s = None if entry.expires_s is None else max(0.0, entry.expires_s - time.time())
         try:
-            self._on_disk().set(key, _encode(entry), expire=left_s)
+            with unforked():
+                self._on_disk().set(key, _encode(entry), expire=left_s)
         except Exception as error:  # as in lookup
             raise self._unusable(error) from error
 
@@ -140,7 +143,8 @@ class ExactCache:
         with self._lock:
             self._memory.clear()
         if not self.memory_only:
-            self._on_disk().clear()
+            with unforked():
+                self._on_disk().clear()
 
     def close(self) -> None:
         """Close this thread's connection to the files."""
@@ -154,7 +158,8 @@ class ExactCache:
 
     def _drop(self, key: str) -> None:
         try:
-            self._on_disk().delete(key)
+            with unforked():
+                self._on_disk().delete(key)
         except Exception as error:  # as in lookup
             raise self._unusable(error) from error
 
