@@ -105,7 +105,9 @@ def main() -> None:
             shown = f"{question}\n[dim]({note})[/]" if note else question
             table.add_row(shown, *row, f"{time.perf_counter() - began:.2f}")
     console.print(table)
-    console.print(f"Next: [bold]llmops traces show {row[-1]}[/] tells step by step what the last question did.")
+    console.print(
+        "Next: [bold].venv/bin/llmops traces show[/] and a trace of the table: step by step what a question did."
+    )
 
 
 if __name__ == "__main__":

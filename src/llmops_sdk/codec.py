@@ -129,12 +129,13 @@ def _one_of(allowed: tuple[Any, ...], told: Any, place: str) -> Any:
 
 
 def _first(readers: list[Callable[[Any, str], Any]], told: Any, place: str) -> Any:
-    for reader in readers:
+    *others, last = readers
+    for reader in others:
         try:
             return reader(told, place)
-        except ValueError as error:
-            refused = error
-    raise refused
+        except ValueError:
+            continue
+    return last(told, place)
 
 
 def _tuple(items: list[Callable[[Any, str], Any]], repeated: bool, told: Any, place: str) -> tuple[Any, ...]:

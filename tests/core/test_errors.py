@@ -19,7 +19,7 @@ from llmops_sdk.errors import (
 from llmops_sdk.types import Response, Verdict
 
 
-def below(cls: type) -> set[type]:
+def below(cls: type[LLMOpsError]) -> set[type[LLMOpsError]]:
     return {cls, *(inner for sub in cls.__subclasses__() for inner in below(sub))}
 
 

@@ -35,20 +35,20 @@ class Collector(ThreadingHTTPServer):
 
 
 class CollectorHandler(BaseHTTPRequestHandler):
-    server: Collector
-
     def do_POST(self) -> None:
+        collector = self.server
+        assert isinstance(collector, Collector)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         told = ExportTraceServiceRequest.FromString(body)
-        self.server.paths.append(self.path)
-        self.server.spans += [s for r in told.resource_spans for scope in r.scope_spans for s in scope.spans]
+        collector.paths.append(self.path)
+        collector.spans += [s for r in told.resource_spans for scope in r.scope_spans for s in scope.spans]
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         """Say nothing."""
 
 

@@ -148,7 +148,7 @@ async def test_a_scope_decorates_functions_of_every_kind(recorder: SpanRecorder)
     assert steps.send("x") == ("u", "x")
     assert steps.throw(LookupError()) == ("u", "caught")
     steps.close()
-    asteps = async_generator()
+    asteps: Any = async_generator()
     assert await anext(asteps) == "u"
     assert user() is None
     assert await asteps.asend("y") == ("u", "y")

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -157,7 +158,7 @@ def test_processes_write_one_store(store: TraceStore, start: str, llmops_home: P
     """A child writes its own spans, and none of those that its parent had not yet written."""
     with trace.span("before"):
         pass
-    context = multiprocessing.get_context(start)
+    context: Any = multiprocessing.get_context(start)
     children = [context.Process(target=_child, args=(f"child {n}",)) for n in range(2)]
     for child in children:
         child.start()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 from pydantic import BaseModel
 
 from llmops_sdk import Delta, Hit, Message, Model, Request, Response, Stream, guard, prompt, retrieve, trace
 from llmops_sdk.decorators.prompt import AsyncPrompt, Prompt
-from llmops_sdk.decorators.retrieve import AsyncRetriever, Retriever
 from llmops_sdk.prompts.version import PromptVersion
-from llmops_sdk.retrieval import Index
 from llmops_sdk.types import Verdict
+
+if TYPE_CHECKING:
+    from llmops_sdk.decorators.retrieve import AsyncRetriever, Retriever
+    from llmops_sdk.retrieval import Index
 
 
 class City(BaseModel):
@@ -97,9 +99,11 @@ def retrievers(index: Index) -> None:
     async def apassages(question: str) -> str:
         return question
 
-    assert_type(passages, Retriever[[str]])
     assert_type(passages("q"), list[Hit])
-    assert_type(apassages, AsyncRetriever[[str]])
+    assert_type(passages(question="q"), list[Hit])
+    kept: list[Retriever[[str]]] = [passages]
+    akept: list[AsyncRetriever[[str]]] = [apassages]
+    assert len(kept) == len(akept)
 
 
 def prompts() -> None:

@@ -20,9 +20,7 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
-from llmops_sdk.settings import current_settings, load_settings, set_settings
 from llmops_sdk.tracing import semconv
-from llmops_sdk.tracing.scope import current_scope
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -32,6 +30,13 @@ if TYPE_CHECKING:
     from llmops_sdk.settings import Settings
     from llmops_sdk.tracing.record import SpanRecord
 
+    class Sink(Protocol):
+        """Takes the spans that end: the store, and recorders in tests."""
+
+        def take(self, record: SpanRecord) -> None: ...
+        def flush(self, timeout_s: float) -> bool: ...
+
+
 log = logging.getLogger("llmops_sdk")
 
 TRACER: Final = "llmops_sdk"
@@ -39,13 +44,6 @@ NOT_KEPT: Final = object()
 """What `snapshot_of` answers where content is not kept."""
 
 _OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
-class Sink(Protocol):
-    """Takes the spans that end: the store, and recorders in tests."""
-
-    def take(self, record: SpanRecord) -> None: ...
-    def flush(self, timeout_s: float) -> bool: ...
 
 
 class _Process:
@@ -64,7 +62,7 @@ class _Process:
 
 
 class _Outlets:
-    """Where spans go under one set of settings. What the first span needs is imported here, not with the package."""
+    """Where spans go under one set of settings."""
 
     def __init__(self, settings: Settings) -> None:
         from llmops_sdk.tracing.drain import store_drain
@@ -94,6 +92,13 @@ class _Outlets:
             self.otlp.shutdown()
 
 
+def current_settings() -> Settings:
+    """The settings in force. What the first span needs is imported by the first span."""
+    from llmops_sdk.settings import current_settings
+
+    return current_settings()
+
+
 def _outlets() -> _Outlets:
     settings, outlets = current_settings(), _Process.outlets
     if outlets is not None and outlets.settings is settings:
@@ -112,6 +117,8 @@ class Recorder(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Add user, session, tenant, tags and metadata."""
+        from llmops_sdk.tracing.scope import current_scope
+
         told = current_scope(parent_context).attributes()
         if told:
             span.set_attributes(told)
@@ -232,6 +239,7 @@ def configure(**settings: Any) -> Settings:
     Names and values are those of `Settings`; what is not given comes from `LLMOPS_*` variables and `[tool.llmops]`.
     Raises `UsageError` for an unknown name or a value that cannot be right, and changes nothing then.
     """
+    from llmops_sdk.settings import load_settings, set_settings
     from llmops_sdk.tracing.redaction import redactor
 
     made = load_settings(**settings)
