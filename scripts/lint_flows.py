@@ -1,8 +1,9 @@
-"""Our own lint of flows: a `yield` in `finally` is an error.
+"""Our own lint of flows: a `yield` in `finally`, or where GeneratorExit is caught, is an error.
 
 When a generator is collected or closed, Python raises GeneratorExit in it and runs its `finally` blocks; a flow that
-yields an effect there raises `RuntimeError: generator ignored GeneratorExit` and its clean-up is lost. Clean-up that
-needs effects stands in `except FlowCancelled` and `except Exception`.
+yields an effect there, or in a handler that catches GeneratorExit (`except GeneratorExit`, `except BaseException`, a bare
+`except`), raises `RuntimeError: generator ignored GeneratorExit` and its clean-up is lost. Clean-up that needs effects
+stands in `except FlowCancelled` and `except Exception`.
 
     python scripts/lint_flows.py FILE_OR_FOLDER…
 """
@@ -27,23 +28,38 @@ def yields(node: ast.AST) -> Iterator[ast.Yield | ast.YieldFrom]:
         yield from yields(child)
 
 
-def yields_in_finally(tree: ast.AST) -> Iterator[ast.Yield | ast.YieldFrom]:
-    """Every yield that stands in a `finally` block, each once."""
+def catches_close(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler catches the GeneratorExit that `close()` raises."""
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {getattr(kind, "id", getattr(kind, "attr", None)) for kind in caught}
+    return handler.type is None or bool(names & {"GeneratorExit", "BaseException"})
+
+
+def reached_by_close(block: ast.Try | ast.TryStar) -> Iterator[tuple[str, ast.stmt]]:
+    """The statements of a `try` that Python runs when the generator is closed inside of it, and where they stand."""
+    handler = next(filter(catches_close, block.handlers), None)  # the first that catches it has it
+    if handler is not None:
+        yield from (("where GeneratorExit is caught", statement) for statement in handler.body)
+    yield from (("in `finally`", statement) for statement in block.finalbody)
+
+
+def wrong_yields(tree: ast.AST) -> Iterator[tuple[str, ast.Yield | ast.YieldFrom]]:
+    """Every yield that breaks `close()`, each once, and where it stands."""
     seen = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Try | ast.TryStar):
-            for statement in node.finalbody:
+            for where, statement in reached_by_close(node):
                 for found in yields(statement):
                     if found not in seen:
                         seen.add(found)
-                        yield found
+                        yield where, found
 
 
 def complaints(path: Path) -> Iterator[str]:
     """One line for each fault of a file."""
-    for found in yields_in_finally(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for where, found in wrong_yields(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         yield (
-            f"{path}:{found.lineno}:{found.col_offset + 1}: a flow yields in `finally`, which breaks close(); "
+            f"{path}:{found.lineno}:{found.col_offset + 1}: a flow yields {where}, which breaks close(); "
             f"put it under `except FlowCancelled` or `except Exception`"
         )
 
@@ -59,7 +75,7 @@ def main(arguments: list[str]) -> int:
         for file in (sorted(Path(name).rglob("*.py")) if Path(name).is_dir() else [Path(name)])
     ]
     told = [complaint for file in files for complaint in complaints(file)]
-    print(*told, *([] if told else [f"{len(files)} files, no yield in a finally block"]), sep="\n")
+    print(*told, *([] if told else [f"{len(files)} files, no yield that breaks close()"]), sep="\n")
     return 1 if told else 0
 
 

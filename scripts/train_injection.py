@@ -31,7 +31,15 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from llmops_sdk.guards.injection import PLANTED_SEGMENTS, PLANTED_WINDOWS, WINDOWS, Weights, judge
+from llmops_sdk.guards.injection import (
+    PLANTED_SEGMENTS,
+    PLANTED_WINDOWS,
+    WINDOWS,
+    Weights,
+    best_window,
+    judge,
+    segment_sums,
+)
 from llmops_sdk.guards.ngrams import BITS, ORDERS, Grams, grams
 from llmops_sdk.guards.sentences import segments
 
@@ -45,7 +53,7 @@ L2: Final = 0.3
 ROUNDS: Final = 2
 ITERATIONS: Final = 30
 DIRECT_FALSE_POSITIVES: Final = 0.005
-PLANTED_FALSE_POSITIVES: Final = 0.01
+PLANTED_FALSE_POSITIVES: Final = 0.005
 LONGEST_CHARS: Final = 3000
 """Texts are trained on up to here; they are measured whole."""
 
@@ -332,16 +340,19 @@ def train_planted(sources: dict[str, Source], left_out: Sequence[str]) -> Floats
 # Measuring ----------------------------------------------------------------------------------------------------------
 
 
+NO_OFFSETS: Final = (0.0,) * len(WINDOWS)
+
+
 class Models(NamedTuple):
     """Both models, before their thresholds are set."""
 
     direct: Floats
     planted: Floats
 
-    def weights(self, direct_offset: float = 0.0, planted_offset: float = 0.0) -> Weights:
+    def weights(self, direct_offsets: Sequence[float] = NO_OFFSETS, planted_offset: float = 0.0) -> Weights:
         """As they are stored: in half precision, without biases."""
         stored = np.stack([self.direct[:-1], self.planted[:-1]]).astype(np.float16).astype(np.float32)
-        return Weights(stored[0], stored[1], direct_offset, planted_offset, BITS)
+        return Weights(stored[0], stored[1], tuple(direct_offsets), planted_offset, BITS)
 
 
 def train(sources: dict[str, Source], left_out: Sequence[str] = ()) -> Models:
@@ -377,26 +388,45 @@ def cases(sources: dict[str, Source], names: Sequence[str]) -> dict[str, list[st
     return found
 
 
-def offsets(sources: dict[str, Source], held: dict[str, Models]) -> tuple[float, float]:
+Offsets: TypeAlias = tuple[tuple[float, ...], float]
+
+
+def offsets(sources: dict[str, Source], held: dict[str, Models]) -> Offsets:
     """Thresholds that ordinary texts, each scored by models that never saw its source, pass at the stated rates."""
     never = 1e9
     direct, standing = [], []
     for name, models in held.items():
         if sources[name].kind in ("prompt", "document") and name != ABOUT_PROMPTS:
-            texts = sources[name].texts
-            direct.append(scores(texts, models.weights(0.0, never)))
+            texts = [text for text in sources[name].texts if len(read(text).features)]
+            direct.append(by_size(texts, models.weights()))
             longer = [text for text in texts if len(read(text).cuts) > PLANTED_SEGMENTS]
-            standing.append(scores(longer, models.weights(never, 0.0)))
+            standing.append(scores(longer, models.weights((never,) * len(WINDOWS))))
     return (
-        round(float(np.quantile(np.concatenate(direct), 1 - DIRECT_FALSE_POSITIVES)), 4),
+        equal_shares(np.concatenate(direct)),
         round(float(np.quantile(np.concatenate(standing), 1 - PLANTED_FALSE_POSITIVES)), 4),
     )
+
+
+def by_size(texts: Sequence[str], weights: Weights) -> Floats:
+    """The direct model's best score of each text for each size of window [texts, sizes]."""
+    sums = [segment_sums(read(text), weights.direct) for text in texts]
+    return np.array([[best_window(one, (size,), (0.0,))[0] for size in WINDOWS] for one in sums])
+
+
+def equal_shares(found: Floats) -> tuple[float, ...]:
+    """A threshold for each size, each passed by the same share of texts, and one of them by the stated share."""
+    low, high = 0.0, DIRECT_FALSE_POSITIVES
+    for _ in range(30):
+        share = (low + high) / 2
+        at = np.quantile(found, 1 - share, axis=0)
+        low, high = (low, share) if (found >= at).any(axis=1).mean() > DIRECT_FALSE_POSITIVES else (share, high)
+    return tuple(round(float(offset), 4) for offset in np.quantile(found, 1 - low, axis=0))
 
 
 Counts: TypeAlias = dict[str, tuple[int, int]]
 
 
-def measure(sources: dict[str, Source]) -> tuple[tuple[float, float], Counts]:
+def measure(sources: dict[str, Source]) -> tuple[Offsets, Counts]:
     """Thresholds, and how many texts of each source are flagged by models trained without it."""
     folds = {}
     for fold in FOLDS:
@@ -468,7 +498,7 @@ def write(weights: Weights, shown: str, held: Counts, final: Counts) -> None:
         "orders": ORDERS,
         "l2": L2,
         "seed": SEED,
-        "direct_offset": weights.direct_offset,
+        "direct_offsets": weights.direct_offsets,
         "planted_offset": weights.planted_offset,
         "direct_false_positives": DIRECT_FALSE_POSITIVES,
         "planted_false_positives": PLANTED_FALSE_POSITIVES,
@@ -477,7 +507,10 @@ def write(weights: Weights, shown: str, held: Counts, final: Counts) -> None:
     }
     (ROOM / "injection.npy").write_bytes(buffer.getvalue())
     (ROOM / "injection.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    text = f"Weights: sha256 `{digest}`.\n\n{shown}"
+    text = (
+        f"Weights: sha256 `{digest}`. Thresholds at {DIRECT_FALSE_POSITIVES:.1%} (direct) and "
+        f"{PLANTED_FALSE_POSITIVES:.1%} (planted) of ordinary texts.\n\n{shown}"
+    )
     card = CARD.read_text(encoding="utf-8")
     card = re.sub(
         r"(?<=<!-- rates -->\n).*?(?=<!-- end of rates -->)", lambda _: f"\n{text}\n\n", card, flags=re.DOTALL

@@ -31,8 +31,8 @@ from llmops_sdk.tracing.secrets import RULES, find_secrets
 DATA = Path(os.environ.get("LLMOPS_BENCH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 KEYWORDS = re.compile(
-    r"(?i)ignore\s+(?:all\s+)?(?:the\s+|your\s+)?(?:previous|prior|above)\s+(?:instructions?|prompts?|rules)"
-    r"|disregard\s+(?:all|any|the|your|previous)|forget\s+(?:everything|all|your)\b|system\s+prompt"
+    r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instructions?|prompts?|rules|directions|guidelines)\b"
+    r"|forget\s+everything|system\s+prompt"
     r"|you\s+are\s+now\b|act\s+as\b|pretend\s+(?:to\s+be|you)|do\s+anything\s+now|jailbreak|developer\s+mode"
     r"|without\s+(?:any\s+)?(?:restrictions|filters)|new\s+instructions"
 )

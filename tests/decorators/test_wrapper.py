@@ -326,7 +326,8 @@ def test_prompt_methods_bind_and_keep_every_entry_point() -> None:
     assert "".join(d.text for d in desk.answer.stream("why")) == "r"
     assert desk.answer.batch(["a", "b"]) == ["r", "r"]
     assert desk.answer.using(seed=1).render("why").messages[0].text == "dry: why"
-    assert Desk.classy.render("why").messages[0].text == "dry! why"
+    classy: Any = Desk.classy
+    assert classy.render("why").messages[0].text == "dry! why"
     assert asyncio.run(desk.later("why")) == "r"
     assert desk.answer.version == Desk.answer.version
 
@@ -375,20 +376,21 @@ def test_wrong_uses_are_told_at_decoration_with_the_next_step() -> None:
         return ""
 
     model = ScriptedModel([])
+    anything: dict[str, Any] = {"class": Host, "generator": count, "check class": Pass}
     wrong: list[tuple[Callable[[], Any], str]] = [
         (lambda: trace(Host), "Host is a class"),
-        (lambda: prompt(model)(Host), "Host is a class"),
+        (lambda: prompt(model)(anything["class"]), "Host is a class"),
         (lambda: guard(Pass())(Host), "Host is a class"),
         (lambda: prompt(model, temprature=1), "Did you mean temperature="),  # type: ignore[call-overload]
         (lambda: prompt(model, frequency_penalty=1), "extra="),  # type: ignore[call-overload]
         (lambda: prompt(model)(unannotated), "no return annotation"),
-        (lambda: prompt(model)(count), "yields"),
+        (lambda: prompt(model)(anything["generator"]), "yields"),
         (lambda: prompt(greet), "parentheses"),  # type: ignore[call-overload]
         (lambda: prompt(3), "it is int"),  # type: ignore[call-overload]
         (lambda: prompt(model)(greet), "already"),
         (lambda: greet.using(temprature=1), "temperature"),
         (lambda: guard(), "at least one check"),
-        (lambda: guard(Pass), "not classes"),
+        (lambda: guard(anything["check class"]), "not classes"),
         (lambda: guard(add), "objects with a name"),  # type: ignore[arg-type]
         (lambda: guard(Pass(), on_error="maybe"), "on_error"),  # type: ignore[arg-type]
         (lambda: guard(output=Pass()), "list of checks"),  # type: ignore[arg-type]

@@ -862,7 +862,15 @@ def _stop() -> None:
     raise StopIteration
 
 
+def _spanned(flow: Flow[Any]) -> Flow[Any]:
+    with Run.start().span("layer"):
+        return (yield from flow)
+
+
 CALLS: dict[str, Callable[[], Flow[Any]]] = {
+    "span": lambda: _spanned(_emitting(2)),
+    "span with an error": lambda: _spanned(_effect(Invoke(_boom))),
+    "race with a loser": lambda: _spanned(_effect(Race([_emitting(2), _late()]))),
     "answer": lambda: _emitting(2),
     "error of user code": lambda: _effect(Invoke(_boom)),
     "StopIteration of user code": lambda: _effect(Invoke(_stop)),

@@ -171,10 +171,12 @@ def test_a_tap_sees_the_winners_deltas_of_a_race(face: Face) -> None:
 def test_closing_a_tap_closes_the_inner_flow() -> None:
     """`close()` performs nothing; it is the last resort."""
     log: list[str] = []
-    flow = tap(talking("a", log=log), lambda d: None)
+    inner = talking("a", log=log)  # held here too, so that it is not merely collected
+    flow = tap(inner, lambda d: None)
     next(flow)
     flow.close()
     assert log == ["closed"]
+    assert list(inner) == []
 
 
 def test_two_hundred_layers_are_no_depth(face: Face) -> None:

@@ -31,6 +31,19 @@ def test_a_retryable_error_leads_to_the_next_model(face: Face) -> None:
     assert ask(face, model).text == "c"
 
 
+def test_between_two_models_there_is_a_pause() -> None:
+    """The flow asks its driver to sleep, before every model but the first."""
+    candidates = [
+        ScriptedModel([OverloadedError("busy")]),
+        ScriptedModel([OverloadedError("busy")]),
+        ScriptedModel(["c"]),
+    ]
+    flow = Fallback(candidates, pause_s=0.5).flow(Request.of("q"), Run.start())
+    effects = [next(flow), next(flow)]
+    assert [effect.seconds for effect in effects if isinstance(effect, Sleep)] == [0.5, 0.5]
+    flow.close()
+
+
 def test_an_error_that_no_other_model_would_mend_is_raised_at_once(face: Face) -> None:
     second = ScriptedModel(["never"])
     with pytest.raises(AuthenticationError):

@@ -72,6 +72,7 @@ class Face:
             time.sleep(0.05)  # the flow says it begins an effect just before the driver does
             signal.pthread_kill(main, signal.SIGINT)
 
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         finger = threading.Thread(target=press)
         finger.start()
         try:
@@ -80,6 +81,7 @@ class Face:
             return
         finally:
             finger.join()
+            signal.signal(signal.SIGINT, before)
         raise AssertionError("the interrupt did not come through")
 
     @staticmethod

@@ -39,11 +39,14 @@ _MOST_ENCODED: Final = 16
 
 
 class Weights(NamedTuple):
-    """`direct` and `planted`: float32 [2**bits]; the offsets are taken off a score, so that 0 is the threshold."""
+    """`direct` and `planted`: float32 [2**bits]. Offsets are taken off a score, so that 0 is the threshold.
+
+    The direct model has one for each size of window, since a long window of ordinary text scores higher than a short one.
+    """
 
     direct: NDArray[np.float32]
     planted: NDArray[np.float32]
-    direct_offset: float
+    direct_offsets: tuple[float, ...]
     planted_offset: float
     bits: int
 
@@ -66,7 +69,7 @@ def load_weights() -> Weights:
     facts = json.loads(folder.joinpath("injection.json").read_text(encoding="utf-8"))
     with resources.as_file(folder.joinpath("injection.npy")) as path:
         stored = np.load(path, allow_pickle=False).astype(np.float32)
-    return Weights(stored[0], stored[1], facts["direct_offset"], facts["planted_offset"], facts["bits"])
+    return Weights(stored[0], stored[1], tuple(facts["direct_offsets"]), facts["planted_offset"], facts["bits"])
 
 
 class Injection:
@@ -146,13 +149,13 @@ def worst_window(text: str, weights: Weights) -> Worst:
 
 def judge(read: Grams, weights: Weights) -> tuple[float, int, int, str]:
     """Score, first segment, size and model of the worst window of a text that has n-grams."""
-    score, first, size = best_window(segment_sums(read, weights.direct), WINDOWS)
-    direct = (score - weights.direct_offset, first, size, "direct")
+    score, first, size = best_window(segment_sums(read, weights.direct), WINDOWS, weights.direct_offsets)
+    direct = (score, first, size, "direct")
     if len(read.cuts) <= PLANTED_SEGMENTS:
         return direct
     sums = segment_sums(read, weights.planted)
-    score, first, size = best_window(sums, PLANTED_WINDOWS)
-    return max(direct, (score - usual(sums) - weights.planted_offset, first, size, "planted"))
+    at = usual(sums) + weights.planted_offset
+    return max(direct, (*best_window(sums, PLANTED_WINDOWS, (at,) * len(PLANTED_WINDOWS)), "planted"))
 
 
 class Sums(NamedTuple):
@@ -178,15 +181,17 @@ def segment_sums(read: Grams, weights: NDArray[np.float32]) -> Sums:
     return Sums(running[read.begins], read.begins.astype(np.float64))
 
 
-def best_window(sums: Sums, sizes: tuple[int, ...]) -> tuple[float, int, int]:
-    """Score, first segment and size of the best window; sizes beyond the text are the whole of it."""
+def best_window(sums: Sums, sizes: tuple[int, ...], offsets: tuple[float, ...]) -> tuple[float, int, int]:
+    """Score above its offset, first segment and size of the best window; one that is longer than the text is all of it."""
     total = len(sums.grams) - 1
     best = (-math.inf, 0, total)
-    for size in sorted({min(size, total) for size in sizes}):
-        scores = sums.windows(size)
+    for size, offset in zip(sizes, offsets, strict=True):
+        scores = sums.windows(min(size, total))
         first = int(scores.argmax())
-        if scores[first] > best[0]:
-            best = (float(scores[first]), first, size)
+        if scores[first] - offset > best[0]:
+            best = (float(scores[first] - offset), first, min(size, total))
+        if size >= total:
+            break
     return best
 
 

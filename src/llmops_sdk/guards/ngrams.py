@@ -77,11 +77,10 @@ def _plain(char: str) -> str:
     """One character without case, accents, width and look-alikes; "" for what is not seen."""
     if char.isspace() or (char < " ") or char == "\x7f":
         return " "
-    category = unicodedata.category(char)
-    if category in ("Cf", "Mn", "Me", "Cc"):
-        return ""
-    if 0xE0020 <= ord(char) <= 0xE007E:
+    if 0xE0020 <= ord(char) <= 0xE007E:  # tags: unseen, yet models read them as ASCII
         return chr(ord(char) - 0xE0000).lower()
+    if unicodedata.category(char) in ("Cf", "Mn", "Me", "Cc"):
+        return ""
     decomposed = unicodedata.normalize("NFKD", char).casefold()
     kept = "".join(_LOOKALIKES.get(c, c) for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf"))
     return " " if kept.isspace() else kept

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace as otel
+from opentelemetry.context import get_current
 from opentelemetry.trace import SpanKind, StatusCode
 
 from llmops_sdk.tracing import recorder, semconv
@@ -23,7 +24,7 @@ class RecordedSpan(otel.Span):
     allow it. Nothing here raises into the caller's code.
     """
 
-    __slots__ = ("_payload", "_span", "otel_context", "span_id", "trace_id")
+    __slots__ = ("_context", "_parent", "_payload", "_span", "span_id", "trace_id")
 
     def __init__(self, span: otel.Span, context: Context | None = None) -> None:
         self._span = span
@@ -31,8 +32,15 @@ class RecordedSpan(otel.Span):
         ids = span.get_span_context()
         self.trace_id = otel.format_trace_id(ids.trace_id) if ids.is_valid else ""
         self.span_id = otel.format_span_id(ids.span_id) if ids.is_valid else ""
-        self.otel_context: Context = otel.set_span_in_context(self, context)
+        self._parent = get_current() if context is None else context
+        self._context: Context | None = None
+
+    @property
+    def otel_context(self) -> Context:
         """The context in which this span is the current one."""
+        if self._context is None:
+            self._context = otel.set_span_in_context(self, self._parent)
+        return self._context
 
     def set_payload(self, slot: str, value: Any) -> None:
         """Keep `value` as it is now under one of the names of `semconv.SLOTS`."""
@@ -51,6 +59,7 @@ class RecordedSpan(otel.Span):
         """End the span; only the first time counts."""
         recorder.end(self._span, self._payload, end_time)
         self._payload = {}
+        self._context = None  # it refers to this span: together they would wait for the garbage collector
 
     def get_span_context(self) -> SpanContext:
         return self._span.get_span_context()
