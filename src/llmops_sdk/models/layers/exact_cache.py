@@ -147,7 +147,7 @@ class ExactCache:
                 self._on_disk().clear()
 
     def close(self) -> None:
-        """Close this thread's connection to the files."""
+        """Close this thread's connection to the files. A thread that ends closes its own."""
         if self._disk is not None:
             self._disk.close()
 
@@ -166,8 +166,10 @@ class ExactCache:
     def _on_disk(self) -> diskcache.Cache:
         with self._lock:
             if self._disk is None:
+                from llmops_sdk.models.layers.disk import open_disk
+
                 folder = self.path or find_home(current_settings()) / "cache"
-                self._disk = _open(folder, self.size_bytes)
+                self._disk = open_disk(folder, self.size_bytes)
                 self.path = folder
             return self._disk
 
@@ -192,27 +194,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _open(folder: Path, size_bytes: int) -> diskcache.Cache:
-    import diskcache
-    from diskcache.core import MODE_PICKLE
-
-    class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache is not typed
-        """Text only: a value or key that would have to be unpickled is refused."""
-
-        def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-            if mode == MODE_PICKLE:
-                raise ValueError("a pickled value in the cache is refused")
-            return super().fetch(mode, filename, value, read)
-
-        def get(self, key: Any, raw: bool) -> Any:
-            if not raw:
-                raise ValueError("a pickled key in the cache is refused")
-            return super().get(key, raw)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return diskcache.Cache(str(folder), disk=PlainDisk, size_limit=size_bytes, eviction_policy="least-recently-stored")
 
 
 def _encode(entry: Entry) -> str:

@@ -1,0 +1,84 @@
+"""The disk tier of caches: diskcache, holding text and nothing else, and closing what it opens."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import DBNAME, MODE_PICKLE
+
+
+_inherited: list[dict[str, Any]] = []
+"""Connections of a parent process. SQLite forbids a forked child to use or close them, so they are kept."""
+
+
+class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache is not typed
+    """Text only: a value or key that would have to be unpickled is refused."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """The stored text."""
+        if mode == MODE_PICKLE:
+            raise ValueError("a pickled value in the cache is refused")
+        return super().fetch(mode, filename, value, read)
+
+    def get(self, key: Any, raw: bool) -> Any:
+        """The stored key."""
+        if not raw:
+            raise ValueError("a pickled key in the cache is refused")
+        return super().get(key, raw)
+
+
+class ClosedAtLast:
+    """Closes a connection when the thread that it belongs to ends, or the cache goes, whichever comes first.
+
+    diskcache keeps one connection a thread and leaves closing to the garbage collector, which Python 3.13 warns of.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        if self._process == os.getpid():
+            self._connection.close()
+
+
+class ClosingCache(diskcache.Cache):  # type: ignore[misc]  # diskcache is not typed
+    """A cache whose connections are closed."""
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        """This thread's connection; any thread may close it."""
+        here = self._local
+        if getattr(here, "pid", None) != os.getpid():
+            _inherited.append(dict(here.__dict__))
+            here.__dict__.clear()
+            here.pid = os.getpid()
+        known: sqlite3.Connection | None = getattr(here, "con", None)
+        if known is not None:
+            return known
+        made = sqlite3.connect(
+            Path(self._directory) / DBNAME, timeout=self._timeout, isolation_level=None, check_same_thread=False
+        )
+        here.con, here.closer = made, ClosedAtLast(made)
+        self._set_pragmas(made)
+        return made
+
+    def _set_pragmas(self, connection: sqlite3.Connection) -> None:
+        """Pragmas hold for one connection; the table that has them may not exist yet."""
+        try:
+            settings = connection.execute("SELECT key, value FROM Settings").fetchall()
+        except sqlite3.OperationalError:
+            return
+        for name, value in settings:
+            if name.startswith("sqlite_"):
+                self.reset(name, value, update=False)
+
+
+def open_disk(folder: Path, size_bytes: int) -> ClosingCache:
+    """The files in `folder`, made if need be. Raises `OSError`, `sqlite3.Error` and `diskcache.Timeout`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ClosingCache(str(folder), disk=PlainDisk, size_limit=size_bytes, eviction_policy="least-recently-stored")
