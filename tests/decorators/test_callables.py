@@ -597,6 +597,70 @@ def test_the_span_of_a_generator_is_current_only_while_it_runs() -> None:
     assert [span.status for span in recorder.by_name("generator")] == ["unset", "unset"]
 
 
+def test_an_early_close_runs_the_generators_clean_up_under_its_span() -> None:
+    from llmops_sdk import current_span
+
+    seen: list[str] = []
+
+    @trace(name="generator")
+    def items() -> Generator[int, Any, None]:
+        try:
+            yield 1
+        finally:
+            seen.append(current_span().span_id)
+
+    with SpanRecorder() as recorder:
+        generator = items()
+        next(generator)
+        generator.close()
+    assert seen == [recorder.spans[0].span_id]
+
+
+def test_the_current_span_is_what_it_was_after_a_call_that_fails(decorate: Decorate) -> None:
+    from llmops_sdk import current_span
+
+    @decorate
+    def fails() -> None:
+        raise LookupError
+
+    @decorate
+    async def afails() -> None:
+        raise LookupError
+
+    async def main() -> str:
+        with pytest.raises(LookupError):
+            await afails()
+        return current_span().span_id
+
+    with trace.span("caller") as caller:
+        with pytest.raises(LookupError):
+            fails()
+        assert current_span().span_id == asyncio.run(main()) == caller.span_id
+
+
+def test_a_batch_runs_no_more_calls_at_once_than_it_may() -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def reply(request: Any) -> str:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.02)
+        with lock:
+            running -= 1
+        return str(request.text)
+
+    @prompt(ScriptedModel([reply] * 12))
+    def ask(text: str) -> str:
+        return text
+
+    inputs = [str(number) for number in range(12)]
+    assert ask.batch(inputs, concurrency=2) == inputs
+    assert most == 2
+
+
 def test_a_cancelled_call_is_no_error_on_its_span() -> None:
     """Whoever cancelled it knows; an error rate must not count it."""
 

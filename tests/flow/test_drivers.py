@@ -542,6 +542,12 @@ def test_a_failure_does_not_win_and_starts_the_next_at_once(face: Face) -> None:
     assert [d.text for d in face.read(stream)] == ["second"]
 
 
+def test_a_failure_starts_the_next_while_another_one_still_runs(face: Face) -> None:
+    """The third starts when the second fails, at 0.4 s, before the first answers at 0.6 s, and not at 0.8 s."""
+    stream = racing(emitting("slow", after_s=0.6), failing("second"), emitting("third"), delay_s=0.4).stream("go")
+    assert [d.text for d in face.read(stream)] == ["third"]
+
+
 def test_a_race_that_all_lose_carries_every_error(face: Face) -> None:
     with pytest.raises(AllModelsFailedError) as caught:
         face.run(racing(failing("a"), failing("b")).flow(None, Run.start()))
@@ -560,7 +566,7 @@ def test_later_flows_start_only_after_the_delay(face: Face) -> None:
         started.append("late")
         return (yield from answer("late"))
 
-    response = face.run(racing(answer("early"), late(), delay_s=60).flow(None, Run.start()))
+    response = face.run(racing(emitting("early", after_s=0.02), late(), delay_s=60).flow(None, Run.start()))
     assert response.text == "early"
     assert started == []
 

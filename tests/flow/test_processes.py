@@ -92,9 +92,10 @@ def test_at_exit_flows_on_the_background_loop_clean_up() -> None:
     program = (
         "import threading\n"
         "from llmops_sdk.errors import FlowCancelled\n"
-        "from llmops_sdk.flow import Gather, Run, Sleep, run_sync\n"
+        "from llmops_sdk.flow import Block, Gather, Run, Sleep, run_sync\n"
         "begun = threading.Event()\n"
         "def one():\n"
+        "    yield Block(int)\n"
         "    try:\n"
         "        begun.set()\n"
         "        yield Sleep(1000)\n"

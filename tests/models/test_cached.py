@@ -265,6 +265,29 @@ def test_followers_get_the_leaders_error_each_as_its_own(cache: ExactCache) -> N
     assert gate.calls == 1
 
 
+def test_followers_share_a_refusal_that_is_not_stored(cache: ExactCache) -> None:
+    """They asked at the same time; whoever asks later asks the model."""
+    gate = Gate()
+
+    def flow(request: Any, run: Run) -> Flow[Response]:
+        yield from gate.flow(request, run)
+        return Response(message=Message.assistant(Refusal(text="no")))
+
+    model = Cached(FlowModel(flow), cache=cache)
+
+    async def main() -> list[Response]:
+        tasks = [asyncio.ensure_future(model.acomplete("q")) for _ in range(3)]
+        await until(gate.entered.is_set)
+        await asyncio.sleep(0.02)
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    assert all(response.refused for response in asyncio.run(main()))
+    assert gate.calls == 1
+    assert model.complete("q").refused
+    assert gate.calls == 2
+
+
 def test_a_follower_goes_alone_when_the_leader_takes_longer_than_its_lease(cache: ExactCache) -> None:
     gate = Gate()
     model = Cached(gate.model, cache=cache, lease_s=0.02)

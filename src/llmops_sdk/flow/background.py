@@ -53,13 +53,24 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.get_loop()
-        while _Background.loop is loop:
-            # KeyboardInterrupt and SystemExit of a user's function leave the loop as well as their task; the task has
-            # them for who waits, and the loop goes on for everybody else.
-            with contextlib.suppress(KeyboardInterrupt, SystemExit):
-                loop.run_forever()
+    while _Background.loop is loop:
+        # KeyboardInterrupt and SystemExit of a user's function leave the loop as well as their task; the task has them
+        # for who waits, and the loop goes on for everybody else.
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()
+    loop.run_until_complete(_wind_up())
+    loop.close()
+
+
+async def _wind_up() -> None:
+    """Cancel what is left, wait for its clean-up, and close asynchronous generators. (`asyncio.Runner` would also start
+    a thread, which a process that ends may not.)
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
@@ -67,7 +78,7 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     if thread is not _Background.thread or loop.is_closed():
         return
     _Background.loop = _Background.thread = None
-    loop.call_soon_threadsafe(loop.stop)  # then the runner cancels what is left, and waits for it
+    loop.call_soon_threadsafe(loop.stop)
     thread.join(timeout=2.0)
 
 

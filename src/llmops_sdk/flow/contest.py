@@ -137,7 +137,7 @@ async def _first_failed(workers: list[asyncio.Task[None]]) -> asyncio.Task[None]
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they have cleaned up. A second cancellation would cut the clean-up short, and a loop
-    that ends cancels every task itself.
+    that ends cancels every task itself. (One that has failed already stays as it is, and asyncio does not report it.)
     """
     for task in tasks:
         if not task.cancelling():
@@ -145,16 +145,9 @@ async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception of a task that has ended, so that asyncio does not report that nobody did."""
-    if not task.cancelled():
-        task.exception()
-
-
 async def _lose(task: asyncio.Task[Delta | End], driver: AsyncDriver) -> Usage | None:
     """Cancel one loser and say what it had used, as far as it knows."""
     await _cancelled([task])
-    _look_at(task)  # it may have failed in the moment that another one won
     if not driver.ended:
         await driver.cancel()
     answered = getattr(driver.result, "usage", None)
@@ -195,8 +188,7 @@ async def gather(effect: Gather, parent: AsyncDriver) -> list[Any]:
         for _, flow in queue:
             flow.close()
         failed = None  # it holds its error, whose traceback holds this frame
-        while workers:
-            _look_at(workers.pop())
+        workers.clear()
 
 
 async def _work(

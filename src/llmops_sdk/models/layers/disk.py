@@ -10,7 +10,6 @@ from typing import Any
 import diskcache
 from diskcache.core import DBNAME, MODE_PICKLE
 
-
 _inherited: list[dict[str, Any]] = []
 """Connections of a parent process. SQLite forbids a forked child to use or close them, so they are kept."""
 
