@@ -11,8 +11,8 @@ from llmops_sdk.flow import Gather, run_async, run_sync
 from llmops_sdk.flow.run import Run
 
 if TYPE_CHECKING:
+    from llmops_sdk.decorators.call import Outcome
     from llmops_sdk.decorators.prompt import AsyncPrompt, Prompt
-    from llmops_sdk.decorators.wrapper import Outcome
     from llmops_sdk.flow import Flow
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.decorators.wrapper import Layer, Wrapper, check_target
+from llmops_sdk.decorators.wrapper import Wrapper, check_target
+
+if TYPE_CHECKING:
+    from llmops_sdk.decorators.call import Layer
 
 
 class Function(Wrapper):

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmops_sdk.decorators.call import rebuilt
 from llmops_sdk.decorators.function import decorated
 from llmops_sdk.decorators.stepping import HELD
 from llmops_sdk.decorators.trace import end, span_name
-from llmops_sdk.decorators.wrapper import rebuilt
 from llmops_sdk.errors import DecoratorError
 from llmops_sdk.guards.layer import OnError, Screen, StreamScreen, Tally, screened_stream
 from llmops_sdk.tracing import semconv, start_span
@@ -18,7 +18,7 @@ from llmops_sdk.types import Delta
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from llmops_sdk.decorators.wrapper import Call, Inner, Outcome
+    from llmops_sdk.decorators.call import Call, Inner, Outcome
     from llmops_sdk.flow import Flow, Run
     from llmops_sdk.guards.check import Check
     from llmops_sdk.tracing import RecordedSpan

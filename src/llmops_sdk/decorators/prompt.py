@@ -19,8 +19,9 @@ from typing import (
 )
 
 from llmops_sdk.decorators.batch import batched, batched_async
+from llmops_sdk.decorators.call import Call, Outcome
 from llmops_sdk.decorators.trace import span_name
-from llmops_sdk.decorators.wrapper import Call, Outcome, Wrapper, check_target, mode_of
+from llmops_sdk.decorators.wrapper import Wrapper, check_target, mode_of
 from llmops_sdk.errors import DecoratorError
 from llmops_sdk.flow import Invoke, Model, Stream, run_async, run_sync
 from llmops_sdk.flow.model import streaming_run

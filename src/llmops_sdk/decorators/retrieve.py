@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
+from llmops_sdk.decorators.call import Call, Inner, Outcome
 from llmops_sdk.decorators.function import decorated
 from llmops_sdk.decorators.trace import end, span_name
-from llmops_sdk.decorators.wrapper import Call, Inner, Outcome, Wrapper, check_target, mode_of
+from llmops_sdk.decorators.wrapper import Wrapper, check_target, mode_of
 from llmops_sdk.errors import DecoratorError, UsageError
 from llmops_sdk.flow import Invoke, run_async, run_sync
 from llmops_sdk.flow.run import Run

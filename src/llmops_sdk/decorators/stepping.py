@@ -14,7 +14,7 @@ from llmops_sdk.tracing import attach, detach
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from llmops_sdk.decorators.wrapper import Call, Layer
+    from llmops_sdk.decorators.call import Call, Layer
     from llmops_sdk.flow import Flow, Run
 
 

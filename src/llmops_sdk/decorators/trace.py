@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-    from llmops_sdk.decorators.wrapper import Call, Inner, Mode, Outcome
+    from llmops_sdk.decorators.call import Call, Inner, Outcome
+    from llmops_sdk.decorators.wrapper import Mode
     from llmops_sdk.flow import Flow
     from llmops_sdk.tracing import RecordedSpan
 

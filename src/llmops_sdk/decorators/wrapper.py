@@ -5,76 +5,26 @@ first. Stacking a decorator copies the wrapper with one more layer, so that ther
 that an attribute could reach, and every entry point runs through all layers. The wrapper binds like a function
 (methods, classmethods, staticmethods), keeps name, docstring and signature, answers `inspect.iscoroutinefunction` and its
 like, and is pickled by its qualified name.
+
+A program that only traces plain functions runs without a flow: what only flows and generators need is imported by the
+first of them.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import inspect
-import pickle
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from llmops_sdk.decorators.stepping import stepped, stepped_async
 from llmops_sdk.errors import DecoratorError
 
 if TYPE_CHECKING:
-    from llmops_sdk.decorators.stepping import Passage
+    from llmops_sdk.decorators.call import Call, Inner, Layer, Outcome, Want
     from llmops_sdk.flow import Flow, Run
-    from llmops_sdk.types import Request, Response
-
-_POSITIONAL: Final = "*"
-"""Stands for the positional arguments where their names are not known; no parameter can have this name."""
 
 Mode: TypeAlias = Literal["sync", "async", "generator", "async_generator"]
-Want: TypeAlias = Literal["value", "response", "stream", "render"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of a decorated function on its way through the layers."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    run: Run
-    want: Want = "value"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments by parameter name; as they were given where they do not fit the signature, or there is none."""
-        try:
-            bound = inspect.signature(self.function).bind(*self.args, **self.kwargs)
-        except (TypeError, ValueError):
-            return {_POSITIONAL: self.args, **self.kwargs}
-        return dict(bound.arguments)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a call came to: the value for its caller, and for a prompt the request and response behind it."""
-
-    value: Any = None
-    response: Response | None = None
-    request: Request | None = None
-
-
-Inner: TypeAlias = "Callable[[Call], Flow[Outcome]]"
-
-
-class Layer(Protocol):
-    """What a decorator does around a call. `around` serves functions, `passage` generators."""
-
-    def around(self, call: Call, inner: Inner) -> Flow[Outcome]:
-        """The call as a flow, with `inner` in the middle."""
-        ...
-
-    def passage(self, call: Call) -> Passage:
-        """What this layer does to one iteration of a generator."""
-        ...
 
 
 class Wrapper:
@@ -180,6 +130,8 @@ class Wrapper:
 
     def _named(self, may_differ: frozenset[str] = frozenset()) -> Self:
         """What this object's name leads to, if that is this object, or differs only in what it may."""
+        import pickle
+
         found: Any
         try:
             if self._bound and hasattr(self._target, "__self__"):
@@ -203,6 +155,8 @@ class Wrapper:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         if not self._bound:
             return self
+        import copy
+
         again = self._on(copy.deepcopy(self._target, memo))
         again.__wrapped__ = again._target
         return again
@@ -213,10 +167,13 @@ class Wrapper:
     # Running through the layers.
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Want, run: Run) -> Call:
+        from llmops_sdk.decorators.call import Call
+
         return Call(function=self._target, args=args, kwargs=kwargs, want=want, run=run)
 
     def _core(self, call: Call) -> Flow[Outcome]:
         """The innermost flow: the user's function itself."""
+        from llmops_sdk.decorators.call import Outcome
         from llmops_sdk.flow import Invoke
 
         return Outcome(value=(yield Invoke(call.function, call.args, call.kwargs)))
@@ -273,12 +230,16 @@ def _around(layer: Layer, inner: Inner, call: Call) -> Flow[Outcome]:
 
 
 def _stepped(layer: Layer, inner: Callable[[Call], Generator[Any, Any, Any]], call: Call) -> Generator[Any, Any, Any]:
+    from llmops_sdk.decorators.stepping import stepped
+
     return stepped(layer, inner, call)
 
 
 def _stepped_async(
     layer: Layer, inner: Callable[[Call], AsyncGenerator[Any, Any]], call: Call
 ) -> AsyncGenerator[Any, Any]:
+    from llmops_sdk.decorators.stepping import stepped_async
+
     return stepped_async(layer, inner, call)
 
 
@@ -315,17 +276,6 @@ def mode_of(target: Any) -> Mode:
     if inspect.isgeneratorfunction(function):
         return "generator"
     return "sync"
-
-
-def rebuilt(call: Call, arguments: Mapping[str, Any]) -> Call:
-    """The same call with other values for its arguments, by parameter name."""
-    try:
-        bound = inspect.signature(call.function).bind(*call.args, **call.kwargs)
-    except (TypeError, ValueError):
-        kwargs = {name: value for name, value in arguments.items() if name != _POSITIONAL}
-        return replace(call, args=tuple(arguments[_POSITIONAL]), kwargs=kwargs)
-    bound.arguments.update(arguments)
-    return replace(call, args=bound.args, kwargs=bound.kwargs)
 
 
 def check_target(decorator: str, target: Any) -> None:

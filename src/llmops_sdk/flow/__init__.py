@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmops_sdk.lazy import bound_lazily
 
 if TYPE_CHECKING:
     from llmops_sdk.flow.assembly import Assembly
@@ -29,19 +30,6 @@ if TYPE_CHECKING:
     from llmops_sdk.flow.model import Input, Model
     from llmops_sdk.flow.run import Run
     from llmops_sdk.flow.tapping import tap
-
-_HOMES = {
-    "assembly": ("Assembly",),
-    "drive": ("BlockingCallWarning", "Stream", "run_async", "run_sync"),
-    "effects": (
-        *("END", "Block", "ByteSource", "Effect", "Emit", "End", "Flow", "Gather", "Invoke", "Next", "Race", "Send"),
-        *("Sleep", "Source", "Transport", "Wait"),
-    ),
-    "model": ("Input", "Model"),
-    "run": ("Run",),
-    "tapping": ("tap",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "END",
@@ -71,9 +59,30 @@ __all__ = [
     "tap",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+__getattr__ = bound_lazily(
+    __name__,
+    {
+        "assembly": ("Assembly",),
+        "drive": ("BlockingCallWarning", "Stream", "run_async", "run_sync"),
+        "effects": (
+            *(
+                "END",
+                "Block",
+                "ByteSource",
+                "Effect",
+                "Emit",
+                "End",
+                "Flow",
+                "Gather",
+                "Invoke",
+                "Next",
+                "Race",
+                "Send",
+            ),
+            *("Sleep", "Source", "Transport", "Wait"),
+        ),
+        "model": ("Input", "Model"),
+        "run": ("Run",),
+        "tapping": ("tap",),
+    },
+)

@@ -5,8 +5,9 @@ Every name is bound at its first use; numpy and the weights are loaded by the fi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmops_sdk.lazy import bound_lazily
 
 if TYPE_CHECKING:
     from llmops_sdk.guards.check import Check
@@ -15,17 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Injection", "Secrets"]
 
-_HOMES = {"Check": "check", "Injection": "injection", "Secrets": "secrets"}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__ = bound_lazily(__name__, {"check": ("Check",), "injection": ("Injection",), "secrets": ("Secrets",)})

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmops_sdk.lazy import bound_lazily
 
 if TYPE_CHECKING:
     from llmops_sdk.models.opening import model
     from llmops_sdk.models.prices import Price, price_of
     from llmops_sdk.models.structured import output_schema, parse_output
 
-_HOMES = {
-    "model": "opening",
-    "Price": "prices",
-    "price_of": "prices",
-    "output_schema": "structured",
-    "parse_output": "structured",
-}
-
 __all__ = ["Price", "model", "output_schema", "parse_output", "price_of"]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+__getattr__ = bound_lazily(
+    __name__,
+    {"opening": ("model",), "prices": ("Price", "price_of"), "structured": ("output_schema", "parse_output")},
+)

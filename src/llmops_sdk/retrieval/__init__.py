@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmops_sdk.lazy import bound_lazily
 
 if TYPE_CHECKING:
     from llmops_sdk.retrieval.chunker import Chunk, Chunker
@@ -13,18 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Added", "Chunk", "Chunker", "Document", "Index", "render"]
 
-_HOME_OF = {
-    "Added": "index",
-    "Chunk": "chunker",
-    "Chunker": "chunker",
-    "Document": "document",
-    "Index": "index",
-    "render": "rendering",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+__getattr__ = bound_lazily(
+    __name__,
+    {"chunker": ("Chunk", "Chunker"), "document": ("Document",), "index": ("Added", "Index"), "rendering": ("render",)},
+)

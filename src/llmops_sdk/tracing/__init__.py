@@ -5,8 +5,9 @@ This is the whole seam: what stands below is used from elsewhere only through th
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmops_sdk.lazy import bound_lazily
 
 if TYPE_CHECKING:
     from llmops_sdk.tracing.context import attach, attached, detach, extract, inject
@@ -16,17 +17,6 @@ if TYPE_CHECKING:
     from llmops_sdk.tracing.scope import Scope, current_scope, using
     from llmops_sdk.tracing.span import RecordedSpan, current_span, start_span
     from llmops_sdk.tracing.store import TraceStore
-
-_HOMES = {
-    "context": ("attach", "attached", "detach", "extract", "inject"),
-    "record": ("EventRecord", "SpanRecord"),
-    "recorder": ("configure", "flush"),
-    "exporters": ("RedactingExporter",),
-    "scope": ("Scope", "current_scope", "using"),
-    "span": ("RecordedSpan", "current_span", "start_span"),
-    "store": ("TraceStore",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "EventRecord",
@@ -48,11 +38,15 @@ __all__ = [
     "using",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = bound_lazily(
+    __name__,
+    {
+        "context": ("attach", "attached", "detach", "extract", "inject"),
+        "record": ("EventRecord", "SpanRecord"),
+        "recorder": ("configure", "flush"),
+        "exporters": ("RedactingExporter",),
+        "scope": ("Scope", "current_scope", "using"),
+        "span": ("RecordedSpan", "current_span", "start_span"),
+        "store": ("TraceStore",),
+    },
+)

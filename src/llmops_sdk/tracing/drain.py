@@ -97,14 +97,14 @@ class Drain:
         with self._changed:
             if self._writing:
                 return
-            rows = [row for row, _ in self._queue]
-            self._queue.clear()
+            # swapped, not copied: a span that the garbage collector ends here would come into the middle of it
+            waiting, self._queue = self._queue, deque()
             self._size_bytes = 0
-            self._writing = bool(rows)
+            self._writing = bool(waiting)
             self._changed.notify_all()
         try:
-            if rows:
-                self._write(rows)
+            if waiting:
+                self._write([row for row, _ in waiting])
         finally:
             with self._changed:
                 self._writing = False
