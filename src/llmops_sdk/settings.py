@@ -38,7 +38,8 @@ class Settings:
         otlp: OTLP/HTTP endpoint (base address, without `/v1/traces`) that spans are also sent to.
         capture: where message content goes. "local": to the local store only. "span", "event", "span_and_event": also
             onto what leaves through exporters. "none": nowhere.
-        redact: further patterns (regular expressions, or functions of a string) beside the built-in ones.
+        redact: further patterns (regular expressions, or functions of a string) beside the built-in ones. A str is one
+            pattern, commas and all.
         sample: share of traces that are recorded, 0 to 1.
         store: whether the local store is written.
         disabled: turns recording off, and nothing else.
@@ -75,6 +76,22 @@ class Settings:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}; it is {getattr(self, name)!r}.")
         if self.queue_bytes <= 0:
             raise UsageError(f"queue_bytes must be positive; it is {self.queue_bytes!r}.")
+        if self.otlp is not None and not self.otlp.startswith(("http://", "https://")):
+            raise UsageError(f"otlp is an address such as http://localhost:4318; it is {self.otlp!r}.")
+        for rule in self.redact:
+            _check_redaction(rule)
+
+
+def _check_redaction(rule: Redaction) -> None:
+    """Raise `UsageError` for what is no pattern."""
+    if callable(rule):
+        return
+    import re
+
+    try:
+        re.compile(rule)
+    except (re.error, TypeError) as error:
+        raise UsageError(f"redact={rule!r} is neither a regular expression nor a function: {error}.") from error
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -97,10 +114,37 @@ def find_home(settings: Settings) -> Path:
     """The home folder: as configured, else `.llmops` beside the project's marks, else in the working directory."""
     if settings.home is not None:
         return settings.home
+    here = _working_folder()
+    return (find_project_root(here) or here) / ".llmops"
+
+
+def _working_folder() -> Path:
     from pathlib import Path
 
-    here = Path.cwd()
-    return (find_project_root(here) or here) / ".llmops"
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "The working folder does not exist any more. Change into one that does, or set LLMOPS_HOME."
+        ) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of ours, for its owner only, and what is missing above it; a home is also kept out of git."""
+    if folder.is_dir():
+        return
+    home = find_home(current_settings())
+    for place in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        private = place == folder or home in (place, *place.parents)
+        place.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+        if place == home:
+            (place / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that only its owner can read, where there is none."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
 def is_loopback(host: str) -> bool:
@@ -140,7 +184,7 @@ def _number(name: str, value: Any, kind: type[float | int]) -> float | int:
 def _names(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    return (value,) if callable(value) else tuple(value)
+    return tuple(value)
 
 
 def _convert(name: str, value: Any) -> Any:
@@ -156,9 +200,13 @@ def _convert(name: str, value: Any) -> Any:
     if name == "home":
         from pathlib import Path
 
-        return None if value is None else Path(value).expanduser()
-    if name in ("redact", "first_party"):
+        return None if value in (None, "") else Path(value).expanduser()
+    if name == "redact":
+        return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    if name == "first_party":
         return _names(value)
+    if name == "otlp":
+        return str(value).rstrip("/").removesuffix("/v1/traces") if value else None
     if name == "capture":
         word = str(value).lower()
         return _CAPTURE.get(word, word)
@@ -170,16 +218,36 @@ def _from_project(root: Path | None) -> dict[str, Any]:
     import tomllib
 
     path = root / "pyproject.toml" if root else None
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not _is_ours(path):
         return {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("llmops", {})
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool")
+        table = tool.get("llmops", {}) if isinstance(tool, dict) else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         log.warning("llmops: %s cannot be read (%s); its [tool.llmops] is not used.", path, error)
         return {}
+    if not isinstance(table, dict):
+        raise UsageError(f"[tool.llmops] in {path} is a table of settings; it is {table!r}.")
     # `first_party` is about the code of that project, which need not be the one whose folder we are in: a prompt's version
     # reads it beside the prompt's own file.
     return {name: _convert(name, value) for name, value in table.items() if name in _FIELDS and name != "first_party"}
+
+
+def trusted_owner(owner: int, user: int) -> bool:
+    """Whether a file of `owner` may say where the content of `user` goes: one's own, and root's. Root takes anybody's,
+    as in containers the sources often belong to somebody else.
+    """
+    return owner in (user, 0) or user == 0
+
+
+def _is_ours(path: Path) -> bool:
+    if not hasattr(os, "geteuid"):  # Windows has other rules
+        return True
+    owner = path.stat().st_uid
+    if trusted_owner(owner, os.geteuid()):
+        return True
+    log.warning("llmops: %s belongs to another user (%s); its [tool.llmops] is not used.", path, owner)
+    return False
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -197,9 +265,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def load_settings(environment: Mapping[str, str] | None = None, start: Path | None = None, **given: Any) -> Settings:
     """Settings from all sources. Raises `UsageError` for a name or value that cannot be right."""
-    from pathlib import Path
-
-    here = start or Path.cwd()
+    here = start or _working_folder()
     root = find_project_root(here)
     values: dict[str, Any] = {"project": (root or here).name}
     values |= _from_project(root)

@@ -503,3 +503,11 @@ def test_a_leader_that_is_cancelled_while_it_writes_has_landed(tmp_path: Path) -
     assert asyncio.run(main()) == "opened"
     assert gate.calls == 1
     cache.close()
+
+
+def test_what_is_cached_is_for_the_owner_alone(tmp_path: Path) -> None:
+    """Answers lie on disk in clear text."""
+    folder = tmp_path / "answers"
+    ExactCache(folder).put(Request.of("q"), Response.of("private"))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "cache.db").stat().st_mode & 0o777 == 0o600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -32,6 +33,33 @@ def test_a_fork_waits_until_other_threads_are_out() -> None:
         os._exit(0 if left else 1)
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_fork_has_its_turn_among_threads_that_come_and_go() -> None:
+    """Each of them is out sometimes, and all of them at once never: those that come later wait for the fork."""
+    stop = threading.Event()
+    inside = [0, 0, 0]
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            with unforked():
+                inside[number] = 1
+                time.sleep(0.002)
+                inside[number] = 0
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    statuses = []
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            os._exit(sum(inside))
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [0] * 20
 
 
 def test_a_thread_may_fork_from_inside_its_own_block() -> None:

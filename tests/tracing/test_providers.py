@@ -153,7 +153,7 @@ def test_a_wrong_configure_changes_nothing(tmp_path: Path) -> None:
     """
     told = run(code, tmp_path)
     assert "no setting 'colour'" in told["colour"]
-    assert "not a regular expression" in told["redact"]
+    assert "neither a regular expression nor a function" in told["redact"]
     assert told["same"]
 
 

@@ -420,3 +420,47 @@ def test_unknown_token_counts_are_left_out(recorder: SpanRecorder) -> None:
 def test_the_settings_of_the_process_are_those_of_the_test(llmops_home: Path) -> None:
     """The fixture that every test here has really gives each a home of its own."""
     assert current_settings().home == llmops_home
+
+
+# Errors ------------------------------------------------------------------------------------------------------------------
+
+
+class UnspeakableError(Exception):
+    """An error that cannot be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("printed")
+
+
+def test_an_error_that_cannot_be_printed_goes_on_as_it_is(recorder: SpanRecorder) -> None:
+    """The caller gets the error itself, and not what went wrong while it was recorded."""
+    wrong = UnspeakableError()
+
+    @trace
+    def fails() -> None:
+        raise wrong
+
+    with pytest.raises(UnspeakableError) as raised:
+        fails()
+    assert raised.value is wrong
+    (span,) = recorder.spans
+    assert (span.status, span.status_message, span.attributes["error.type"]) == (
+        "error",
+        "UnspeakableError",
+        "UnspeakableError",
+    )
+    assert [dict(event.attributes) for event in span.events] == [{"exception.type": "UnspeakableError"}]
+
+
+def test_capture_none_leaves_messages_of_errors_out(recorder: SpanRecorder) -> None:
+    """They may quote what was asked."""
+    setting(capture="none")
+
+    @trace
+    def fails() -> None:
+        raise ValueError("private words")
+
+    with pytest.raises(ValueError, match="private words"):
+        fails()
+    assert "private words" not in repr(recorder.spans[0])
+    assert recorder.spans[0].status_message == "ValueError"

@@ -283,3 +283,34 @@ def test_one_span_larger_than_the_queue_is_kept(tmp_path: Path) -> None:
     drain.take(span_of(1, payload={"result": "x" * 1000}))
     assert drain.flush(10)
     assert drain.dropped == 0
+
+
+def test_a_store_in_a_folder_that_cannot_be_written_is_read(store: TraceStore, tmp_path: Path) -> None:
+    """One that was copied from elsewhere, or belongs to a colleague."""
+    store.write([row_of(span_of())])
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    connection = sqlite3.connect(store.path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    (folder / FILE).write_bytes(store.path.read_bytes())
+    (folder / FILE).chmod(0o400)
+    folder.chmod(0o500)
+    try:
+        assert len(TraceStore(folder / FILE).traces()) == 1
+    finally:
+        folder.chmod(0o700)
+
+
+def test_an_error_that_is_passed_on_is_one_error(store: TraceStore) -> None:
+    """Three spans end with it, and one failed."""
+    root, middle, leaf = (f"{n:016x}" for n in (1, 2, 3))
+    spans = [
+        span_of(1, status="error"),
+        span_of(2, parent_id=root, status="error"),
+        span_of(3, parent_id=middle, status="error"),
+        span_of(4, parent_id=root, status="error"),
+    ]
+    assert spans[2].span_id == leaf
+    store.write([row_of(span) for span in spans])
+    assert store.traces()[0].errors == 2

@@ -19,6 +19,7 @@ import numpy as np
 
 from llmops_sdk.errors import StoreError
 from llmops_sdk.retrieval.document import Document, Fact, comparable
+from llmops_sdk.settings import make_file, make_folder
 from llmops_sdk.tracing.forking import unforked
 from llmops_sdk.types import Hit, canonical_json
 
@@ -91,7 +92,8 @@ class Store:
     def writing(self) -> Iterator[Writing]:
         """One transaction: all of it is stored, or none."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
+            make_file(self.path)
         except OSError as error:
             raise StoreError(f"{self.path.parent} cannot be made: {error}. Give the index another path.") from error
         with self._connection() as connection:

@@ -38,7 +38,8 @@ def request_attributes(request: AnyRequest, *, operation: str, provider: str, mo
 
 
 def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+    """As the conventions want it; what is no number is the provider's to refuse."""
+    return float(value) if isinstance(value, int | float) else None
 
 
 def record_request(span: RecordedSpan, request: Request) -> None:

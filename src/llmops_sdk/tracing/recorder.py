@@ -240,10 +240,8 @@ def configure(**settings: Any) -> Settings:
     Raises `UsageError` for an unknown name or a value that cannot be right, and changes nothing then.
     """
     from llmops_sdk.settings import load_settings, set_settings
-    from llmops_sdk.tracing.redaction import redactor
 
     made = load_settings(**settings)
-    redactor(made.redact)
     set_settings(made)
     if not made.disabled:
         if _host_provider() is None:
@@ -277,10 +275,15 @@ def _end_of_process() -> None:
         _Process.private.shutdown()
 
 
+def keeps_content() -> bool:
+    """Whether the settings let content be kept at all."""
+    return current_settings().capture != "none"
+
+
 def snapshot_of(value: Any) -> Any:
     """`value` as JSON and redacted, or `NOT_KEPT` where the settings keep no content."""
     outlets = _outlets()
-    if outlets.settings.capture == "none":
+    if not keeps_content():
         return NOT_KEPT
     try:
         return outlets.snapshot(value, outlets.redact)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from llmops_sdk.errors import UsageError
 from llmops_sdk.tracing.secrets import redact_secrets
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ REDACTED: Final = "[REDACTED]"
 
 @functools.lru_cache(maxsize=16)
 def redactor(further: tuple[Redaction, ...]) -> Callable[[str], str]:
-    """A function from a text to the same without secrets. Raises `UsageError` for a pattern that does not compile."""
+    """A function from a text to the same without secrets. `further` are patterns that compile, or functions."""
     steps = tuple(_step(rule) for rule in further)
 
     def redact(text: str) -> str:
@@ -34,10 +33,7 @@ def redactor(further: tuple[Redaction, ...]) -> Callable[[str], str]:
 def _step(rule: Redaction) -> Callable[[str], str]:
     if not isinstance(rule, str):
         return rule
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise UsageError(f"redact={rule!r} is not a regular expression: {error}.") from error
+    pattern = re.compile(rule)
     return lambda text: pattern.sub(REDACTED, text)
 
 

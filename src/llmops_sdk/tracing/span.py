@@ -48,10 +48,22 @@ class RecordedSpan(otel.Span):
             self._payload[slot] = kept
 
     def record_error(self, error: BaseException) -> None:
-        """The error as an exception event, as `error.type`, and as the status."""
-        self._span.record_exception(error)
-        self._span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-        self._span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        """The error as an exception event, as `error.type`, and as the status.
+
+        Its message and traceback are left out where no content is kept, or where its `__str__` raises.
+        """
+        name = type(error).__qualname__
+        self._span.set_attribute(semconv.ERROR_TYPE, name)
+        try:
+            told = str(error) if recorder.keeps_content() else None
+        except Exception:  # any code of the user's
+            told = None
+        if told is None:
+            self._span.add_event("exception", {"exception.type": name})
+            self._span.set_status(StatusCode.ERROR, name)
+        else:
+            self._span.record_exception(error)
+            self._span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {told}")
 
     # The interface of OpenTelemetry.
 

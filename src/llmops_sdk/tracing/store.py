@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llmops_sdk.errors import StoreError
+from llmops_sdk.settings import make_file, make_folder
 from llmops_sdk.tracing import semconv
 from llmops_sdk.tracing.forking import unforked
 from llmops_sdk.tracing.record import EventRecord, SpanRecord
@@ -164,9 +165,8 @@ class TraceStore:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._told("written"), unforked():
-            _make_home(self.path.parent)
-            if not self.path.exists():
-                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            make_folder(self.path.parent)
+            make_file(self.path)
             with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
@@ -177,12 +177,14 @@ class TraceStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        if not self.path.exists():
-            raise StoreError(
-                f"There is no trace store at {self.path} yet. Run a program that is decorated with @trace."
-            )
         with self._told("read"), unforked():
-            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            if not self.path.exists():
+                raise StoreError(
+                    f"There is no trace store at {self.path} yet. Run a program that is decorated with @trace."
+                )
+            # a reader of a log needs a file of its own beside it, which a folder that is not writable cannot have
+            how = "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
+            address = f"{self.path.absolute().as_uri()}?{how}"
             with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:
                 if self._version(connection) == 0:
                     raise StoreError(f"{self.path} holds no traces: it is empty, or not a trace store.")
@@ -209,15 +211,6 @@ class TraceStore:
                 f"The trace store {self.path} cannot be {what}: {error}. Check that the folder is yours and has room; if "
                 f"the file is damaged, move it away."
             ) from error
-
-
-def _make_home(folder: Path) -> None:
-    """The home folder, for its owner only and out of git."""
-    if folder.exists():
-        return
-    folder.mkdir(parents=True, mode=0o700)
-    with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
-        file.write("*\n")
 
 
 def _records(connection: sqlite3.Connection, trace_id: str) -> list[SpanRecord]:
@@ -250,7 +243,7 @@ def _summary(spans: Sequence[SpanRecord]) -> TraceSummary:
         start_ns=start,
         duration_s=(end - start) / 1e9,
         spans=len(spans),
-        errors=sum(span.status == "error" for span in spans),
+        errors=_failures(spans),
         blocked=any(span.attributes.get(semconv.LLMOPS_GUARD_ACTION) == "block" for span in spans),
         input_tokens=_sum(calls, semconv.GEN_AI_USAGE_INPUT_TOKENS),
         output_tokens=_sum(calls, semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
@@ -258,6 +251,13 @@ def _summary(spans: Sequence[SpanRecord]) -> TraceSummary:
         session=next((s.attributes[semconv.SESSION_ID] for s in spans if semconv.SESSION_ID in s.attributes), None),
         service=root.service,
     )
+
+
+def _failures(spans: Sequence[SpanRecord]) -> int:
+    """Errors where they happened: a span that only let one of its children's pass is not counted again."""
+    failed = [span for span in spans if span.status == "error"]
+    passed_on = {span.parent_id for span in failed}
+    return sum(span.span_id not in passed_on for span in failed)
 
 
 def _sum(spans: Sequence[SpanRecord], name: str) -> Any:

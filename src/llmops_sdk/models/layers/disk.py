@@ -10,6 +10,8 @@ from typing import Any
 import diskcache
 from diskcache.core import DBNAME, MODE_PICKLE
 
+from llmops_sdk.settings import make_file, make_folder
+
 _inherited: list[dict[str, Any]] = []
 """Connections of a parent process. SQLite forbids a forked child to use or close them, so they are kept."""
 
@@ -79,5 +81,6 @@ class ClosingCache(diskcache.Cache):  # type: ignore[misc]  # diskcache is not t
 
 def open_disk(folder: Path, size_bytes: int) -> ClosingCache:
     """The files in `folder`, made if need be. Raises `OSError`, `sqlite3.Error` and `diskcache.Timeout`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    make_file(folder / DBNAME)
     return ClosingCache(str(folder), disk=PlainDisk, size_limit=size_bytes, eviction_policy="least-recently-stored")
