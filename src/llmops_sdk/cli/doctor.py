@@ -28,7 +28,7 @@ DISTRIBUTION: Final = "llmops-sdk"
 TESTED: Final = ((3, 11), (3, 12), (3, 13))
 OTHER_HOME: Final = "Upgrade llmops-sdk, or set LLMOPS_HOME to another folder."
 MOVE_AWAY: Final = "Move the file away; a new one is made at the next call."
-KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
+KEYS: Final = ("OPENAI_API_KEY",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +163,10 @@ def _weights() -> Iterator[Finding]:
 
 def _home(home: Path, settings: Settings) -> Finding:
     """The home can be written, or could be made."""
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
     if not settings.store:
         return Finding(name="home", state="ok", detail=f"{home}; the store is turned off (store=False)")
     try:
+        place = next(folder for folder in (home, *home.parents) if folder.exists())
         if not place.is_dir():
             raise NotADirectoryError(f"{place} is a file")
         with tempfile.TemporaryFile(dir=place):
@@ -182,10 +182,11 @@ def _store(home: Path) -> Finding:
     from llmops_sdk.tracing.store import BUSY_S, FILE, FORMAT
 
     path = home / FILE
-    if not path.exists():
-        return Finding(name="store", state="absent", detail=f"{path} (made at the first call)")
     try:
-        address = f"{path.absolute().as_uri()}?mode=ro"
+        if not path.exists():
+            return Finding(name="store", state="absent", detail=f"{path} (made at the first call)")
+        how = "mode=ro" if os.access(home, os.W_OK) else "mode=ro&immutable=1"  # as in tracing/store.py
+        address = f"{path.absolute().as_uri()}?{how}"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != FORMAT:
@@ -195,6 +196,8 @@ def _store(home: Path) -> Finding:
             if told != "ok":
                 return Finding(name="store", state="broken", detail=f"{path} is damaged: {told}", advice=MOVE_AWAY)
             spans, traces = connection.execute("SELECT count(*), count(DISTINCT trace_id) FROM spans").fetchone()
+    except PermissionError as error:
+        return Finding(name="store", state="broken", detail=f"{path} cannot be read: {error}", advice=OTHER_HOME)
     except sqlite3.Error as error:
         return Finding(name="store", state="broken", detail=f"{path} cannot be read: {error}", advice=MOVE_AWAY)
     size = sum(file.stat().st_size for file in (path, path.with_name(f"{FILE}-wal")) if file.exists())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,14 +43,15 @@ def list_traces(
 def show_trace(
     trace_id: Annotated[str, typer.Argument(help="The id of a trace, or the beginning of it.")],
     content: Annotated[bool, typer.Option("--content", help="Also what was asked and answered.")] = False,
+    attributes: Annotated[bool, typer.Option("--attributes", "-a", help="Also all attributes and events.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the spans of one trace."""
+    """Show the spans of one trace, each with what matters most: tokens, cost, and what was decided."""
     spans = _store().spans(trace_id)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(span) for span in spans], indent=2))
     else:
-        _show_spans(spans, content)
+        _show_spans(spans, content=content, attributes=attributes)
 
 
 def _store() -> TraceStore:
@@ -65,29 +66,32 @@ def _show_list(found: Sequence[TraceSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("trace", "started", "name"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("seconds", "spans", "tokens in", "out", "cost $"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for name in ("trace", "started"):
+        table.add_column(name, no_wrap=True)
+    # of the other columns none is cut
+    table.add_column("name", no_wrap=True, overflow="ellipsis", max_width=max(10, console.width - 62))
+    for name in ("s", "spans", "tokens", "$"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for summary in found:
-        told = [*(["blocked"] if summary.blocked else []), *([f"{summary.errors} errors"] if summary.errors else [])]
+        failed = f"{summary.errors} error{'s' if summary.errors > 1 else ''}" if summary.errors else ""
+        told = "blocked" if summary.blocked else failed
         table.add_row(
-            summary.trace_id[:12],
+            summary.trace_id[:8],
             _time(summary.start_ns),
             Text(_plain(summary.name)),
-            f"{summary.duration_s:.3f}",
+            f"{summary.duration_s:.2f}",
             str(summary.spans),
-            _count(summary.input_tokens),
-            _count(summary.output_tokens),
-            "" if summary.cost_usd is None else f"{summary.cost_usd:.6f}",
-            Text(", ".join(told), style="red"),
+            _tokens(summary.input_tokens, summary.output_tokens),
+            "" if summary.cost_usd is None else f"{summary.cost_usd:.4f}",
+            Text(told, style="red"),
         )
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
-def _show_spans(spans: Sequence[SpanRecord], content: bool) -> None:
+def _show_spans(spans: Sequence[SpanRecord], *, content: bool, attributes: bool) -> None:
     from rich.console import Console
     from rich.tree import Tree
 
@@ -100,28 +104,55 @@ def _show_spans(spans: Sequence[SpanRecord], content: bool) -> None:
         ready = [span for span in waiting if span.parent_id not in known or span.parent_id in branches]
         for span in ready or waiting[:1]:
             waiting.remove(span)
-            branches[span.span_id] = _branch(branches.get(span.parent_id, root), span, content)
+            branch = branches[span.span_id] = branches.get(span.parent_id, root).add(_title(span))
+            if attributes:
+                _add_attributes(branch, span)
+            if content:
+                for slot, value in span.payload.items():
+                    branch.add(_pair(slot, value, "green"))
     Console(highlight=False).print(root)
 
 
-def _branch(parent: Tree, span: SpanRecord, content: bool) -> Tree:
+def _title(span: SpanRecord) -> Text:
+    """Name, time, what it took, what was decided, and how it failed."""
     from rich.text import Text
 
-    style = "red" if span.status == "error" else ""
-    line = Text.assemble(
-        (_plain(span.name), style or "bold"), f"  {span.duration_s * 1000:.1f} ms  ", (span.span_id, "dim")
-    )
-    branch = parent.add(line)
-    if span.status_message:
-        branch.add(Text(_plain(span.status_message), style="red"))
+    failed = span.status == "error"
+    title = Text.assemble((_plain(span.name), "red" if failed else "bold"), f"  {_duration(span.duration_s)}")
+    for told in _highlights(span.attributes):
+        title.append(f"  {_plain(told)}", style="cyan")
+    if failed:
+        title.append(f"  {_plain(span.status_message or 'error')}", style="red")
+    return title
+
+
+def _highlights(attributes: Mapping[str, Any]) -> Iterator[str]:
+    tokens = _tokens(*(attributes.get(f"gen_ai.usage.{way}_tokens") for way in ("input", "output")))
+    if tokens:
+        yield f"{tokens} tokens"
+    if "llmops.cost_usd" in attributes:
+        yield f"${attributes['llmops.cost_usd']:.6f}"
+    if "gen_ai.prompt.version" in attributes:
+        yield f"version {attributes['gen_ai.prompt.version']}"
+    for name, told in (
+        ("llmops.cache.result", "cache {}"),
+        ("llmops.guard.action", "guard {}"),
+        ("llmops.fallback.answered", "answered by {}"),
+        ("llmops.retrieval.hits", "{} hits"),
+        ("llmops.repair.result", "repair {}"),
+    ):
+        if name in attributes:
+            yield told.format(attributes[name])
+
+
+def _add_attributes(branch: Tree, span: SpanRecord) -> None:
+    from rich.text import Text
+
+    branch.add(_pair("span", span.span_id, "dim"))
     for name, value in sorted(span.attributes.items()):
         branch.add(_pair(name, value, "dim"))
     for event in span.events:
         branch.add(Text(f"{_plain(event.name)} {_told(event.attributes)}", style="dim"))
-    if content:
-        for slot, value in span.payload.items():
-            branch.add(_pair(slot, value, "green"))
-    return branch
 
 
 def _pair(name: str, value: Any, style: str) -> Text:
@@ -141,8 +172,15 @@ def _plain(text: str) -> str:
 
 
 def _time(start_ns: int) -> str:
-    return dt.datetime.fromtimestamp(start_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return dt.datetime.fromtimestamp(start_ns / 1e9).astimezone().strftime("%m-%d %H:%M:%S")
 
 
-def _count(count: int | None) -> str:
-    return "" if count is None else str(count)
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def _tokens(read: int | None, written: int | None) -> str:
+    """Tokens in and out; a count that is not known is left open."""
+    if read is None and written is None:
+        return ""
+    return f"{'?' if read is None else read}+{'?' if written is None else written}"
