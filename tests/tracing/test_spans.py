@@ -179,6 +179,9 @@ async def test_one_scope_serves_concurrent_calls(recorder: SpanRecorder) -> None
         ({"user": 7}, "Write user='7'"),
         ({"tags": "a"}, "list of str"),
         ({"metadata": {"a": object()}}, "has object"),
+        ({"user_id": "u1"}, "using has no keyword 'user_id'. Did you mean user=?"),
+        ({"temprature": 1}, "Did you mean temperature=?"),
+        ({"colour": "red"}, "metadata={…}"),
     ],
 )
 def test_a_wrong_scope_is_refused_where_it_is_written(given: Any, told: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 
 from opentelemetry import context as otel_context
 
@@ -83,8 +83,8 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
     """Set user, session, tenant, tags, metadata, model and parameters for everything beneath.
 
     A context manager (`with` or `async with`) and a decorator of plain, coroutine and generator functions. Scopes nest:
-    the inner one wins, and tags, metadata and parameters add up. Keywords that are not named here are sampling parameters.
-    Raises `UsageError` for values of another type.
+    the inner one wins, and tags, metadata and parameters add up. What only a provider knows goes into `extra`. Raises
+    `UsageError` for values of another type and for unknown names, which would else reach a provider.
 
         with using(user="u1", session="s1", temperature=0):
             answer("…")
@@ -99,8 +99,17 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
         tags: Sequence[str] = (),
         metadata: Mapping[str, str | int | float | bool] | None = None,
         model: Any = None,
-        **parameters: Any,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tool_choice: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> None:
+        for name in unknown:
+            raise UsageError(_unknown(name))
         for name, value in (("user", user), ("session", session), ("tenant", tenant)):
             if value is not None and not isinstance(value, str):
                 raise UsageError(f"using({name}=…) takes a str; it is {value!r}. Write {name}={str(value)!r}.")
@@ -111,6 +120,14 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
                 raise UsageError(
                     f"using(metadata=…) takes names with a str, int, float or bool; {name!r} has {type(fact).__name__}."
                 )
+        given = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "seed": seed,
+            "tool_choice": tool_choice,
+        }
         self._scope = Scope(
             user=user,
             session=session,
@@ -118,7 +135,7 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
             tags=tuple(tags),
             metadata=dict(metadata or {}),
             model=model,
-            parameters=parameters,
+            parameters={name: value for name, value in given.items() if value is not None} | dict(extra or {}),
         )
         self._tokens: list[Token[Context]] = []
 
@@ -214,3 +231,16 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
                     step = functools.partial(items.athrow, error)
 
         return call
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    known = [parameter for parameter in inspect.signature(using).parameters if parameter != "unknown"]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = (
+        f"Did you mean {near[0]}=?"
+        if near
+        else "Facts go into metadata={…}, what only a provider knows into extra={…}."
+    )
+    return f"using has no keyword {name!r}. {hint}"
