@@ -11,8 +11,9 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
+from llmops_sdk import checks
 from llmops_sdk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,18 +79,35 @@ Part: TypeAlias = Text | Reasoning | Refusal | ToolCall | ToolResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn. Build it with `Message.system("…")`, `Message.user("…")`, `Message.assistant("…")`."""
+    """One turn. Build it with `Message.system("…")`, `Message.user("…")`, `Message.assistant("…")`.
+
+    Raises `UsageError` for a role that there is not, and for parts that are none.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no provider could be sent."""
+        if self.role not in _ROLES:
+            raise UsageError(f"role must be one of {', '.join(_ROLES)}; it is {checks.shown(self.role)}.")
+        if not isinstance(self.parts, tuple) or not all(isinstance(part, Part) for part in self.parts):
+            raise UsageError(
+                f"The parts of a message are a tuple of Text, ToolCall and their like; they are {checks.shown(self.parts)}. "
+                'For text write Message.user("…").'
+            )
 
     @classmethod
     def of(cls, role: Role, content: str | Part | Iterable[Part]) -> Message:
         """A message of `role` from text, one part or several."""
         if isinstance(content, str):
             return cls(role=role, parts=(Text(text=content),))
-        if isinstance(content, Text | Reasoning | Refusal | ToolCall | ToolResult):
+        if isinstance(content, Part):
             return cls(role=role, parts=(content,))
+        if isinstance(content, Mapping) or not isinstance(content, Iterable):
+            raise UsageError(
+                f"The content of a message is a str, a part or several parts; it is {checks.shown(content)}."
+            )
         return cls(role=role, parts=tuple(content))
 
     @classmethod
@@ -112,6 +130,9 @@ class Message:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+_ROLES: tuple[str, ...] = get_args(Role)
 
 
 # Requests -----------------------------------------------------------------------------------------------------------
@@ -139,7 +160,7 @@ class Request:
     """What is asked of a chat model. Unset fields (None) are left to the model's own defaults.
 
     `extra_json` is canonical JSON of provider options that have no field here; it is merged into the provider's payload
-    last.
+    last. Raises `UsageError` for a value of another type, or out of every model's range.
     """
 
     messages: tuple[Message, ...]
@@ -153,11 +174,22 @@ class Request:
     tool_choice: str | None = None
     extra_json: str = "{}"
 
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be right, whatever the model."""
+        checks.check_request_numbers({"temperature": self.temperature, "top_p": self.top_p})
+        checks.check_request_numbers({"max_tokens": self.max_tokens, "seed": self.seed})
+        checks.check_kind("tool_choice", self.tool_choice, str, '"auto", "none", "required" or the name of a tool')
+        checks.check_kind("output", self.output, OutputSchema, "an OutputSchema")
+        for name, kind in (("messages", Message), ("stop", str), ("tools", ToolSpec)):
+            checks.check_items(name, getattr(self, name), kind)
+        if self.extra_json != "{}":
+            checks.extra_of(self.extra_json)
+
     @classmethod
     def of(cls, content: str | Message | Sequence[Message] | Request, /, **parameters: Any) -> Request:
         """A request from text (one user message), messages, or another request, with `parameters` set on top.
 
-        Parameters that are not fields of `Request` go to `extra_json`. Raises `UsageError` for any other content.
+        Parameters go where `using` puts them. Raises `UsageError` for any other content.
         """
         if isinstance(content, Request):
             return content.using(**parameters)
@@ -168,22 +200,28 @@ class Request:
         messages = tuple(m for m in content if isinstance(m, Message)) if isinstance(content, Sequence) else ()
         if messages and len(messages) == len(content):
             return cls(messages=messages).using(**parameters)
+        told = "an empty list" if content == [] else type(content).__name__
         raise UsageError(
-            f"A model takes a str, a Message, a non-empty list of Message, or a Request; not {type(content).__name__}."
+            f"A model takes a str, a Message, a non-empty list of Message, or a Request; not {told}."
+            f"{checks.written_as_message(content)}"
         )
 
     def using(self, **parameters: Any) -> Request:
-        """The same request with `parameters` set; those that are not fields go to `extra_json`."""
+        """The same request with `parameters` set; those that are not fields go to `extra_json`.
+
+        Raises `UsageError` for a name that is nearly that of a field, and for values that `Request` refuses.
+        """
         if not parameters:
             return self
         known = {name: value for name, value in parameters.items() if name in _REQUEST_FIELDS}
-        if "stop" in known:
-            known["stop"] = (known["stop"],) if isinstance(known["stop"], str) else tuple(known["stop"] or ())
-        if "tools" in known:
-            known["tools"] = tuple(known["tools"] or ())
+        for name in known.keys() & {"messages", "stop", "tools"}:
+            known[name] = checks.as_tuple(known[name])
         other = {name: value for name, value in parameters.items() if name not in _REQUEST_FIELDS}
+        for name in other:
+            if near := checks.near_name(name, _REQUEST_FIELDS):
+                raise UsageError(f"A request has no parameter {name!r}. Did you mean {near}=?")
         if other:
-            known["extra_json"] = canonical_json({**json.loads(known.get("extra_json", self.extra_json)), **other})
+            known["extra_json"] = canonical_json({**checks.extra_of(known.get("extra_json", self.extra_json)), **other})
         return dataclasses.replace(self, **known)
 
     def under(self, defaults: Mapping[str, Any]) -> Request:

@@ -27,6 +27,7 @@ from llmops_sdk.types import (
     ToolSpec,
     Usage,
     Verdict,
+    canonical_json,
 )
 
 words = st.text(max_size=20)
@@ -48,12 +49,12 @@ values = st.one_of(
     st.builds(
         Request,
         messages=st.lists(messages, min_size=1, max_size=3).map(tuple),
-        temperature=shares,
-        max_tokens=counts,
+        temperature=st.none() | st.floats(0, allow_nan=False, allow_infinity=False),
+        max_tokens=st.none() | st.integers(1, 10**9),
         stop=st.lists(words, max_size=2).map(tuple),
         output=st.none() | st.builds(OutputSchema, name=words, schema_json=words),
         tools=st.lists(st.builds(ToolSpec, name=words), max_size=2).map(tuple),
-        extra_json=words,
+        extra_json=st.dictionaries(words, words, max_size=2).map(canonical_json),
     ),
     st.builds(Response, message=messages, finish_reason=ends, model=words, usage=usages, cost_usd=shares),
     st.builds(

@@ -171,11 +171,10 @@ def test_folders_of_the_home_are_private_and_the_home_is_out_of_git(tmp_path: Pa
 def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     """Not as a traceback of pathlib."""
     gone = tmp_path / "gone"
-    code = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
-    code += "\nfrom llmops_sdk.cli import main\nmain()"
+    command = Path(sys.executable).with_name("llmops")
     environment = {name: value for name, value in os.environ.items() if name != "LLMOPS_HOME"}
     ended = subprocess.run(
-        [sys.executable, "-c", code, "traces", "list"],
+        ["/bin/sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec '{command}' traces list"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -110,14 +110,9 @@ def test_a_chat_that_is_too_long_says_both_counts(tiny: Model) -> None:
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"temperature": -1}, "temperature must be"),
-        ({"temperature": float("inf")}, "temperature must be"),
-        ({"temperature": float("nan")}, "temperature must be"),
         ({"top_p": 0}, "top_p must be"),
-        ({"top_p": 1.1}, "top_p must be"),
         ({"top_k": -1}, "top_k must be"),
         ({"top_k": 1.5}, "top_k must be"),
-        ({"max_tokens": 0}, "max_tokens must be"),
         ({"logit_bias": {"5": 1}}, "no option 'logit_bias'"),
     ],
 )

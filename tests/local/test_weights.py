@@ -32,6 +32,14 @@ def test_a_name_that_nothing_has_says_where_it_was_looked_for(tmp_path: Path) ->
     assert "llmops models get smollm2" in caught.value.message
 
 
+def test_an_absolute_path_that_has_nothing_is_named_once(tmp_path: Path) -> None:
+    """The home has no part in it."""
+    path = str(tmp_path / "x.gguf")
+    with pytest.raises(MissingModelError, match="nothing is at that path") as caught:
+        find_weights(path, Settings(home=tmp_path))
+    assert caught.value.message.count(path) == 1
+
+
 def test_a_package_that_is_not_installed_is_no_path() -> None:
     """It is looked for without being imported."""
     absent = Packaged(

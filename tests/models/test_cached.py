@@ -435,6 +435,58 @@ def test_an_unwritable_folder_is_a_typed_error(tmp_path: Path) -> None:
         ExactCache(tmp_path / "file" / "cache").put(Request.of("q"), Response.of("a"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"ttl_s": "x"}, "ttl_s must be a number of 0 or more, or None; it is 'x'"),
+        ({"ttl_s": -1}, "ttl_s must be a number of 0 or more, or None; it is -1"),
+        ({"path": ""}, "path must be a folder"),
+        ({"path": 3}, "path must be a folder, .* it is 3"),
+        ({"memory_items": -1}, "memory_items must be"),
+        ({"size_bytes": 0}, "size_bytes must be"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], told: str) -> None:
+    """An empty path would be the working directory."""
+    with pytest.raises(UsageError, match=told):
+        ExactCache(**arguments)
+
+
+def test_a_cache_that_fails_says_so_once_for_each_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not twice a call: the log names the folder, the span of each call tells that it went without."""
+    (tmp_path / "file").write_text("")
+    broken = ExactCache(tmp_path / "file" / "cache", memory_items=0)
+    model = Cached(ScriptedModel(["a", "b", "c"]), cache=broken)
+    assert [model.complete("q").text for _ in range(3)] == ["a", "b", "c"]
+    (record,) = (record for record in caplog.records if record.name == "llmops_sdk")
+    assert str(tmp_path / "file" / "cache") in record.getMessage()
+    Cached(ScriptedModel(["a"]), cache=ExactCache(tmp_path / "file" / "cache")).complete("q")
+    assert len([record for record in caplog.records if record.name == "llmops_sdk"]) == 2
+
+
+def test_a_reason_is_the_same_whatever_file_it_names(tmp_path: Path) -> None:
+    """diskcache writes each large answer to a file of its own, so that each failure reads otherwise."""
+
+    def failed(cause: OSError) -> StoreError:
+        error = StoreError(str(cause))
+        error.__cause__ = cause
+        return error
+
+    cache = ExactCache(tmp_path)
+    assert cache.is_news(failed(OSError(28, "No space left on device", "a.val")))
+    assert not cache.is_news(failed(OSError(28, "No space left on device", "b.val")))
+    assert cache.is_news(failed(OSError(13, "Permission denied", "b.val")))
+
+
+def test_an_unusable_cache_in_the_home_is_named_by_its_path(llmops_home: Path) -> None:
+    """ "The home" may be one of several."""
+    llmops_home.mkdir(exist_ok=True)
+    (llmops_home / "cache").write_text("")
+    with pytest.raises(StoreError, match=f"The cache in {llmops_home / 'cache'} cannot"):
+        ExactCache().put(Request.of("q"), Response.of("a"))
+
+
 def test_an_entry_that_cannot_be_read_is_a_miss_and_is_replaced(tmp_path: Path) -> None:
     cache = ExactCache(tmp_path, memory_items=0)
     cache.put(Request.of("q"), Response.of("a"))

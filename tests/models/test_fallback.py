@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flow_harness import Face, FlowModel
 
 from llmops_sdk.errors import AllModelsFailedError, AuthenticationError, OverloadedError, RateLimitedError, UsageError
-from llmops_sdk.flow import Emit, Flow, Run, Sleep
+from llmops_sdk.flow import Emit, Flow, Model, Run, Sleep
+from llmops_sdk.models.layers.cached import Cached
+from llmops_sdk.models.layers.exact_cache import ExactCache
 from llmops_sdk.models.layers.fallback import Fallback
+from llmops_sdk.models.layers.retry import Retried
 from llmops_sdk.testing import ScriptedModel
 from llmops_sdk.types import Delta, Request, Response
 
@@ -99,6 +103,29 @@ def test_hedging_leaves_the_second_model_alone_when_the_first_is_quick(face: Fac
 def test_a_fallback_of_nobody_is_refused() -> None:
     with pytest.raises(UsageError):
         Fallback([])
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: Fallback(["openai:a"]), r'Fallback\(model\("openai:…"\)\)'),  # type: ignore[list-item]  # mistakes
+        (lambda: Fallback("openai:a"), r"Fallback takes a list of models"),  # type: ignore[arg-type]
+        (lambda: Fallback(ScriptedModel(["a"])), r"Fallback takes a list of models"),  # type: ignore[arg-type]
+        (lambda: Fallback([3]), "3 was given"),  # type: ignore[list-item]
+        (lambda: Fallback([ScriptedModel(["a"])], hedge_s=-1), "hedge_s must be a number of 0 or more"),
+        (lambda: Retried("openai:a"), r'Retried\(model\("openai:…"\)\)'),  # type: ignore[arg-type]
+        (lambda: Retried("gpt-5-mini"), r'Retried\(model\("openai:…"\)\)'),  # type: ignore[arg-type]
+        (lambda: Retried(ScriptedModel(["a"]), max_retries="x"), "max_retries must be a whole number"),  # type: ignore[arg-type]
+        (lambda: Retried(ScriptedModel(["a"]), pause_s=-1), "pause_s must be a number of 0 or more"),
+        (lambda: Cached("openai:a", cache=ExactCache()), r'Cached\(model\("openai:…"\)\)'),  # type: ignore[arg-type]
+        (lambda: Cached(ScriptedModel(["a"]), cache="dir"), "ExactCache.*it is 'dir'"),  # type: ignore[arg-type]
+        (lambda: Cached(ScriptedModel(["a"]), cache=ExactCache(), lease_s=-1), "lease_s must be"),
+    ],
+)
+def test_a_layer_on_what_is_no_model_is_refused_where_it_is_made(made: Callable[[], Model], told: str) -> None:
+    """Strings are for `model(…)`; the message says so."""
+    with pytest.raises(UsageError, match=told):
+        made()
 
 
 def test_layers_compose(face: Face, tmp_path: Any) -> None:

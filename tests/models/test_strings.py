@@ -11,7 +11,7 @@ import pytest
 
 from llmops_sdk import model
 from llmops_sdk.errors import LLMOpsError, MissingKeyError, ModelStringError, UsageError
-from llmops_sdk.models.strings import parse
+from llmops_sdk.models.strings import check_model_string, parse
 
 
 @pytest.fixture(autouse=True)
@@ -157,8 +157,16 @@ def test_a_missing_key_is_told_at_the_first_request_and_not_before() -> None:
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
-        ({"timeout_s": 0}, "timeout_s must be above 0"),
-        ({"max_retries": -1}, "max_retries must be 0 or more"),
+        ({"timeout_s": 0}, "timeout_s must be a number above 0"),
+        ({"timeout_s": -1}, "timeout_s must be a number above 0, or None; it is -1"),
+        ({"timeout_s": "x"}, "timeout_s must be a number above 0, or None; it is 'x'"),
+        ({"max_retries": -1}, "max_retries must be a whole number of 0 or more; it is -1"),
+        ({"max_retries": "x"}, "max_retries must be a whole number"),
+        ({"base_url": 3}, "base_url must be an address"),
+        ({"temperature": "hot"}, "temperature must be a number of 0 or more"),
+        ({"stream": True}, r"'stream' is no parameter of openai:m.*Read the answer with \.stream"),
+        ({"n": 2}, "'n' is no parameter of openai:m"),
+        ({"model": "x"}, "'model' is no parameter of openai:m"),
         ({"tools": []}, "belongs to a request"),
         ({"temprature": 0}, "Did you mean 'temperature'"),
         ({"base_url": "localhost:8000"}, "is no address"),
@@ -168,6 +176,43 @@ def test_wrong_arguments_are_refused_at_once(keywords: dict[str, Any], told: str
     """What cannot be right, whatever the server says, does not wait for a request."""
     with pytest.raises(UsageError, match=told):
         model("openai:m", **keywords)
+
+
+def test_a_key_that_is_no_text_is_refused_without_showing_it() -> None:
+    """It may be a secret in a wrapper of its own."""
+    with pytest.raises(UsageError, match="api_key must be a str, or None; it is int") as caught:
+        model("openai:m", api_key=73313)  # type: ignore[arg-type]  # the mistake under test
+    assert "73313" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["opnai:m", "openai:m?temprature=0", "openai:m?timeout_s=soon", "openai:m?max_retries=-1", "openai:m?top_p=3"],
+)
+def test_a_string_can_be_checked_without_opening_its_model(spec: str) -> None:
+    """What `model(…)` would refuse at the first call is refused by the same words."""
+    with pytest.raises(ModelStringError) as caught:
+        check_model_string(spec)
+    with pytest.raises(UsageError) as opened:
+        model(spec)
+    assert opened.value.message in caught.value.message
+
+
+@pytest.mark.parametrize("spec", ["openai:gpt-5-mini?temperature=0", "local:nowhere.gguf", "openai+http://h:1/v1#m"])
+def test_a_string_that_parses_passes_the_check_with_nothing_opened(spec: str) -> None:
+    """Weights may be missing and servers down: the check looks at the text alone."""
+    check_model_string(spec)
+
+
+def test_checking_a_string_loads_no_client() -> None:
+    """Decorators do it while modules are imported."""
+    code = (
+        "import sys\nfrom llmops_sdk.models.strings import check_model_string\ncheck_model_string('openai:m?temperature=0')\n"
+        "print(*{'httpx', 'numpy', 'pydantic', 'opentelemetry', 'asyncio', 'difflib'} & set(sys.modules))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ended.stdout.split() == []
 
 
 def test_an_address_is_given_once_and_a_local_model_has_none() -> None:

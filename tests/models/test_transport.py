@@ -8,7 +8,9 @@ import gc
 import gzip
 import multiprocessing
 import socket
+import struct
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +30,7 @@ from llmops_sdk.errors import (
     UsageError,
 )
 from llmops_sdk.flow import END, Flow, Next, Send
+from llmops_sdk.models.http_errors import translated
 from llmops_sdk.models.transport import HttpTransport
 from llmops_sdk.settings import Settings, is_loopback, set_settings
 
@@ -122,10 +125,11 @@ def test_a_loop_that_closed_without_shutting_down_is_forgotten(transport: HttpTr
     with serving(TEXT) as server:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(transport.asend(post(server.url), stream=False, timeout_s=1, deadline_s=None))
-        (client, _) = transport._loops[loop]
+        key = (loop, True)
+        (client, _) = transport._loops[key]
         loop.run_until_complete(client.aclose())
         loop.close()
-        assert list(transport._loops) == [loop]
+        assert list(transport._loops) == [key]
         Face("async").run(whole(transport, server.url))
         assert transport._loops == {}
 
@@ -273,6 +277,150 @@ def test_a_source_belongs_to_the_driver_that_opened_it(transport: HttpTransport)
             await body.aclose()
 
         asyncio.run(misread())
+
+
+@pytest.mark.parametrize("flow", [whole, pieces])
+def test_a_reset_connection_says_why_it_broke(face: Face, transport: HttpTransport, flow: Any) -> None:
+    """HTTP clients raise an error without a word for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def reset() -> None:
+            met, _ = listening.accept()
+            asked = b""
+            while not asked.endswith(b"{}"):  # a reset amid the request would be met in writing, and swallowed
+                asked += met.recv(65536)
+            met.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            met.close()
+
+        resetting = threading.Thread(target=reset)
+        resetting.start()
+        with pytest.raises(ConnectionFailedError, match=r"broke: .*reset by peer\. Try again\.$"):
+            face.run(flow(transport, f"http://127.0.0.1:{listening.getsockname()[1]}/v1"))
+        resetting.join()
+
+
+def test_a_server_without_tls_is_not_called_down(face: Face, transport: HttpTransport) -> None:
+    """It runs: the address is wrong."""
+    with serving(TEXT) as server, pytest.raises(ConnectionFailedError, match=r"is the address an http:// one\?$"):
+        face.run(whole(transport, server.url.replace("http:", "https:")))
+
+
+def test_a_name_that_cannot_be_looked_up_is_not_called_down() -> None:
+    """The resolver's own error, which this asks for by a service that there is not: no name leaves this machine."""
+    request = post("https://api.example.invalid/v1")
+    with pytest.raises(socket.gaierror) as cause:
+        socket.getaddrinfo("127.0.0.1", "no-such-service")
+    failed = httpx.ConnectError(str(cause.value))
+    failed.__cause__ = cause.value
+    told = str(translated(failed, request, None))
+    assert "could not be looked up: check its spelling" in told
+    assert "Is it running" not in told
+
+
+# Proxies ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxies, to put one in."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.fixture(params=["allow", "loopback"])
+def network(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = set_settings(Settings(network=request.param))
+    yield request.param
+    set_settings(before)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_what_is_for_this_machine_goes_through_no_proxy(
+    face: Face, transport: HttpTransport, no_proxies: pytest.MonkeyPatch, network: str, variable: str
+) -> None:
+    """A closed network stays closed where the environment names a proxy, from the first request on."""
+    with serving(TEXT) as proxy, serving(TEXT) as server:
+        no_proxies.setenv(variable, proxy.url)
+        assert face.run(whole(transport, server.url)).text == "hello"
+        assert (len(server.asked), len(proxy.asked)) == (1, 0)
+
+
+def test_a_network_that_closes_later_refuses_what_a_proxy_served_before(
+    face: Face, transport: HttpTransport, no_proxies: pytest.MonkeyPatch
+) -> None:
+    """The setting is read at each request; open, other hosts are reached through the proxy."""
+    with serving(TEXT) as proxy:
+        no_proxies.setenv("HTTP_PROXY", proxy.url)
+        before = set_settings(Settings(network="allow"))
+        try:
+            assert face.run(whole(transport, "http://api.example.invalid/v1")).text == "hello"
+            set_settings(Settings(network="loopback"))
+            with pytest.raises(NetworkBlockedError):
+                face.run(whole(transport, "http://api.example.invalid/v1"))
+        finally:
+            set_settings(before)
+        assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_dead_proxy_is_named_without_its_password(
+    face: Face, transport: HttpTransport, no_proxies: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Who reads that the provider cannot be reached would look in the wrong place."""
+    address = f"127.0.0.1:{refused_port()}"
+    no_proxies.setenv(variable, f"http://joe:sesame@{address}")
+    before = set_settings(Settings(network="allow"))
+    try:
+        told = rf"through the proxy of the environment \({variable}, http://{address}\): .*Is the proxy running\?"
+        with pytest.raises(ConnectionFailedError, match=told) as caught:
+            face.run(whole(transport, "http://api.example.invalid/v1"))
+    finally:
+        set_settings(before)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "sesame" not in shown
+    assert "joe" not in shown
+
+
+def test_a_proxy_that_refuses_is_not_called_down(
+    face: Face, transport: HttpTransport, no_proxies: pytest.MonkeyPatch
+) -> None:
+    """It runs, and wants a user and a password: it says so to CONNECT."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        no_proxies.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening.getsockname()[1]}")
+
+        def refuse() -> None:
+            met, _ = listening.accept()
+            with met:
+                asked = b""
+                while b"\r\n\r\n" not in asked:
+                    asked += met.recv(65536)
+                met.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        before = set_settings(Settings(network="allow"))
+        try:
+            with pytest.raises(ConnectionFailedError, match=r"HTTPS_PROXY, .*: 407 .*\. The proxy refused"):
+                face.run(whole(transport, "https://api.example.invalid/v1"))
+        finally:
+            set_settings(before)
+        refusing.join()
+
+
+def test_a_proxy_that_cannot_be_is_told_without_its_password(
+    face: Face, transport: HttpTransport, no_proxies: pytest.MonkeyPatch
+) -> None:
+    """HTTP clients quote its address in an error of their own."""
+    no_proxies.setenv("HTTP_PROXY", "gopher://joe:sesame@127.0.0.1:1")
+    before = set_settings(Settings(network="allow"))
+    try:
+        with pytest.raises(UsageError, match=r"HTTP_PROXY.*is no address of a proxy") as caught:
+            face.run(whole(transport, "http://api.example.invalid/v1"))
+    finally:
+        set_settings(before)
+    assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 
 # Cancellation -------------------------------------------------------------------------------------------------------

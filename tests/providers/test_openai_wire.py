@@ -47,6 +47,14 @@ def payload(request: Request, *, stream: bool = False) -> dict[str, Any]:
 # Requests -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["model", "messages", "stream", "stream_options", "n"])
+def test_an_option_that_would_replace_what_is_sent_anyway_is_refused(name: str) -> None:
+    """The span, the cache and the price would tell of another request than the one that was sent."""
+    request = Request(messages=(Message.user("q"),), extra_json=json.dumps({"top_k": 5, name: None}))
+    with pytest.raises(errors.UsageError, match=f"The option '{name}' cannot be set"):
+        payload(request)
+
+
 def test_unset_fields_are_not_sent() -> None:
     """The server's own defaults hold."""
     assert payload(Request.of("q")) == {"model": "m", "messages": [{"role": "user", "content": "q"}]}
@@ -65,11 +73,10 @@ def test_every_field_has_its_place() -> None:
         tool_choice="t",
         output=OutputSchema(name="o", schema_json='{"type":"object","properties":{},"additionalProperties":false}'),
         top_k=5,
-        model="other",
     )
     told = payload(request, stream=True)
     assert told | {"response_format": None, "tools": None} == {
-        "model": "other",
+        "model": "m",
         "messages": [{"role": "user", "content": "q"}],
         "temperature": 0,
         "top_p": 0.5,

@@ -93,7 +93,7 @@ class Server:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = False  # joined at the end, so that no connection outlives its test
-    request_queue_size = 64
+    request_queue_size = 256
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -56,9 +56,11 @@ def show_trace(
 
 def _store() -> TraceStore:
     from llmops_sdk.settings import current_settings, find_home
+
+    home = find_home(current_settings())
     from llmops_sdk.tracing.store import FILE, TraceStore
 
-    return TraceStore(find_home(current_settings()) / FILE)
+    return TraceStore(home / FILE)
 
 
 def _show_list(found: Sequence[TraceSummary]) -> None:

@@ -79,8 +79,8 @@ def find_weights(name: str, settings: Settings) -> Path:
         if path is None:
             raise MissingModelError(f"The weights {name!r} are not installed here. Run: llmops models get {name}")
         return path
-    kept = find_home(settings) / "models" / name
-    for path in (Path(name).expanduser(), kept):
+    named, kept = Path(name).expanduser(), find_home(settings) / "models" / name
+    for path in (named, kept):
         if path.suffix.lower() in PICKLES:
             raise UnsupportedError(
                 f"{path} is a pickle file, which could run code when it is loaded; the SDK loads none. "
@@ -89,8 +89,9 @@ def find_weights(name: str, settings: Settings) -> Path:
         if path.is_dir() or path.is_file():
             return path.resolve()
     names = ", ".join(weights.name for weights in PACKAGED)
+    places = "nothing is at that path" if named.is_absolute() else f"neither at that path nor at {kept}"
     raise MissingModelError(
-        f"There are no weights {name!r}: neither at that path nor at {kept}. Give the path of a .gguf file or of a model "
+        f"There are no weights {name!r}: {places}. Give the path of a .gguf file or of a model "
         f"folder, or run: llmops models get smollm2 (known by name: {names})"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from llmops_sdk.checks import check_kind, check_request_numbers
 from llmops_sdk.errors import ModelStringError, UsageError
 from llmops_sdk.models import strings
 
@@ -41,19 +42,17 @@ def model(
         parameters: defaults for requests that do not set them; those that are no field of `Request` are sent to the
             provider as they are. They are part of the model's name, and win over those in the string.
 
-    Raises `ModelStringError` for a string that does not parse or a provider that there is not. A missing key is a
-    `MissingKeyError` at the first request.
+    Raises `ModelStringError` for a string that does not parse or a provider that there is not, and `UsageError` for
+    arguments that cannot be right. A missing key is a `MissingKeyError` at the first request.
     """
     parsed = strings.parse(spec)
     strings.check_names(f"{parsed.provider}:{parsed.name}", parameters)
     asked = strings.plain_parameters({**parsed.parameters, **parameters})
-    stem = f"{parsed.provider}:{parsed.name}"
-    timeout_s = strings.number_of(stem, parsed.options, "timeout_s", float, timeout_s)
-    max_retries = strings.number_of(stem, parsed.options, "max_retries", int, max_retries)
-    if timeout_s is not None and not timeout_s > 0:
-        raise UsageError(f"timeout_s must be above 0, or None to wait for ever; it is {timeout_s!r}.")
-    if max_retries < 0:
-        raise UsageError(f"max_retries must be 0 or more; it is {max_retries!r}.")
+    check_request_numbers(asked)
+    timeout_s, max_retries = strings.client_options(parsed, timeout_s=timeout_s, max_retries=max_retries)
+    check_kind("base_url", base_url, str, "an address as text, http://HOST:PORT/v1")
+    if api_key is not None and not isinstance(api_key, str):
+        raise UsageError(f"api_key must be a str, or None; it is {type(api_key).__name__}.")  # the value is not shown
     if parsed.provider == "local":
         return _local(parsed, asked, api_key, base_url)
     remote = _remote(parsed, asked, api_key, base_url, timeout_s)

@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from llmops_sdk.errors import ModelStringError
+from llmops_sdk.checks import check_number, check_request_numbers, near_name
+from llmops_sdk.errors import ModelStringError, UsageError
+from llmops_sdk.providers.openai_request import OWNED
 from llmops_sdk.types import canonical_json
 
 PROVIDERS: Final = ("openai", "openai+http", "openai+https", "local")
@@ -69,6 +71,38 @@ def parse(spec: str) -> ModelString:
     return ModelString(provider=provider, name=unquote(name), base_url=base_url, options=options, parameters=parameters)
 
 
+def check_model_string(spec: str) -> None:
+    """Raise `ModelStringError` for a string that `model(…)` would refuse to take apart.
+
+    Nothing is opened, looked up or read, and no client is imported: a decorator may ask while its module is imported.
+    """
+    parsed = parse(spec)
+    try:
+        client_options(parsed)
+    except ModelStringError:
+        raise
+    except UsageError as error:
+        raise ModelStringError(f"{parsed.provider}:{parsed.name}: {error.message}") from None
+
+
+class ClientOptions(NamedTuple):
+    """What is about the client of a remote model, and takes no part in its name."""
+
+    timeout_s: float | None
+    max_retries: int
+
+
+def client_options(parsed: ModelString, *, timeout_s: float | None = 60, max_retries: int = 2) -> ClientOptions:
+    """The string's options, or what is given for those that it does not have. Raises `UsageError`."""
+    stem = f"{parsed.provider}:{parsed.name}"
+    timeout_s = _number_of(stem, parsed.options, "timeout_s", float, timeout_s)
+    max_retries = _number_of(stem, parsed.options, "max_retries", int, max_retries)
+    check_number("timeout_s", timeout_s, above=0)
+    check_number("max_retries", max_retries, least=0, whole=True, optional=False)
+    check_request_numbers(parsed.parameters)
+    return ClientOptions(timeout_s, max_retries)
+
+
 def identity(stem: str, parameters: Mapping[str, Any]) -> str:
     """A name that two models share only if they answer alike: what is asked, with parameters sorted, in one spelling."""
     told = {name: _spelled(value) for name, value in sorted(parameters.items()) if value is not None}
@@ -94,7 +128,9 @@ def check_names(stem: str, names: Mapping[str, Any], options: Sequence[str] = ()
             )
         if name in _PER_REQUEST:
             raise ModelStringError(f"{name!r} belongs to a request, not to {stem}. Pass it with the call.")
-        if name not in known and (near := _close(name, known, 0.85)):
+        if name in OWNED:
+            raise ModelStringError(f"{name!r} is no parameter of {stem}: the request says it itself. {OWNED[name]}")
+        if name not in known and (near := near_name(name, known)):
             raise ModelStringError(f"{stem} has no parameter {name!r}. Did you mean {near!r}?")
 
 
@@ -130,7 +166,7 @@ def _typed(stem: str, name: str, text: str) -> Any:
         raise ModelStringError(f"{stem}?{name}= takes {kind}; it is {text!r}.") from None
 
 
-def number_of(stem: str, options: Mapping[str, str], name: str, read: Callable[[str], Any], default: Any) -> Any:
+def _number_of(stem: str, options: Mapping[str, str], name: str, read: Callable[[str], Any], default: Any) -> Any:
     """An option of the client as a number. Raises `ModelStringError`."""
     if name not in options:
         return default
@@ -178,12 +214,6 @@ def _spelled(value: Any) -> Any:
     return value if isinstance(value, str) else canonical_json(_whole(value))
 
 
-def _close(word: str, words: Any, cutoff: float) -> str | None:
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word, words, n=1, cutoff=cutoff)), None)
-
-
 def _unknown(spec: str, provider: str | None) -> str:
     """What is wrong with a string that no provider answers to. Only its beginning is shown: the rest may be anything."""
     if provider is None:
@@ -195,7 +225,7 @@ def _unknown(spec: str, provider: str | None) -> str:
         return (
             f"{provider}: is no provider. For an OpenAI-compatible server write openai+{provider}://HOST:PORT/v1#NAME."
         )
-    near = _close(provider.lower(), (*PROVIDERS, *LATER), 0.6)
+    near = near_name(provider, (*PROVIDERS, *LATER), 0.6)
     advice = f" Did you mean {near}:?" if near else ""
     return f"There is no model provider {provider[:40]!r}.{advice} There are: {FORMS}."
 

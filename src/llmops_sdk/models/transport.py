@@ -16,7 +16,7 @@ import httpx
 
 from llmops_sdk.errors import NetworkBlockedError
 from llmops_sdk.models.bodies import AsyncBody, SyncBody
-from llmops_sdk.models.http_errors import hidden, translated
+from llmops_sdk.models.http_errors import hidden, translated, usable_proxies
 from llmops_sdk.settings import current_settings, is_loopback
 
 if TYPE_CHECKING:
@@ -32,14 +32,15 @@ class HttpTransport:
     """`flow.Transport` over httpx. Threads and event loops share one; redirects are not followed.
 
     With the setting `network="loopback"` a request to another host raises `NetworkBlockedError` before its name is looked
-    up.
+    up. Proxies of the environment (`HTTPS_PROXY`, `ALL_PROXY`, …) are used for other hosts, and never for this machine,
+    so that while the network is closed nothing passes through one.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._client: httpx.Client | None = None
-        self._loops: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None]]] = {}
+        self._clients: dict[bool, httpx.Client] = {}  # by whether they are for this machine
+        self._loops: dict[tuple[asyncio.AbstractEventLoop, bool], tuple[httpx.AsyncClient, AsyncGenerator[None]]] = {}
         self._orphans: list[object] = []
 
     def send(
@@ -48,10 +49,11 @@ class HttpTransport:
         """The whole response, or with `stream` its head and a source of its body; blocks."""
         refuse_foreign(request.url)
         request.extensions["timeout"] = Timeouts(timeout_s, deadline_s)
+        client = self._sync_client(is_loopback(request.url.host))
         try:
             if not stream and deadline_s is None:
-                return self._sync_client().send(request)
-            response = self._sync_client().send(request, stream=True)
+                return client.send(request)
+            response = client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise translated(error, request, deadline_s) from hidden(error)
         body = SyncBody(response, deadline_s)
@@ -63,7 +65,7 @@ class HttpTransport:
         """The same on the running event loop; `deadline_s` is what the driver keeps."""
         refuse_foreign(request.url)
         request.extensions["timeout"] = Timeouts(timeout_s, deadline_s)
-        client = await self._async_client()
+        client = await self._async_client(is_loopback(request.url.host))
         try:
             response = await client.send(request, stream=stream)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -73,46 +75,51 @@ class HttpTransport:
     def close(self) -> None:
         """Close the connections of synchronous calls; a later call opens new ones."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
             client.close()
 
     def forget_parent(self) -> None:
         """Called in a forked child: the parent's connections are the parent's, and are neither used nor closed here."""
-        self._orphans += [self._client, self._loops]
-        self._lock, self._client, self._loops = threading.Lock(), None, {}
+        self._orphans += [self._clients, self._loops]
+        self._lock, self._clients, self._loops = threading.Lock(), {}, {}
 
-    def _sync_client(self) -> httpx.Client:
-        client = self._client
+    def _sync_client(self, here: bool) -> httpx.Client:
+        client = self._clients.get(here)
         if client is None:
             with self._lock:
-                client = self._client
+                client = self._clients.get(here)
                 if client is None:
-                    client = self._client = httpx.Client(verify=self._tls_context(), limits=_LIMITS)
+                    with usable_proxies():
+                        client = httpx.Client(verify=self._tls_context(), limits=_LIMITS, trust_env=not here)
+                    self._clients[here] = client
         return client
 
-    async def _async_client(self) -> httpx.AsyncClient:
+    async def _async_client(self, here: bool) -> httpx.AsyncClient:
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        kept = self._loops.get(loop)
+        key = asyncio.get_running_loop(), here
+        kept = self._loops.get(key)
         if kept is not None:
             return kept[0]
         with self._lock:
-            for closed in [other for other in self._loops if other.is_closed()]:
+            for closed in [other for other in self._loops if other[0].is_closed()]:
                 del self._loops[closed]
-            client = httpx.AsyncClient(verify=self._tls_context(), limits=_LIMITS)
-            keeper = self._until_shutdown(loop, client)
-            self._loops[loop] = client, keeper
+            with usable_proxies():
+                client = httpx.AsyncClient(verify=self._tls_context(), limits=_LIMITS, trust_env=not here)
+            keeper = self._until_shutdown(key, client)
+            self._loops[key] = client, keeper
         await anext(keeper)
         return client
 
-    async def _until_shutdown(self, loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> AsyncGenerator[None]:
+    async def _until_shutdown(
+        self, key: tuple[asyncio.AbstractEventLoop, bool], client: httpx.AsyncClient
+    ) -> AsyncGenerator[None]:
         """Closes the client of a loop when that loop shuts its asynchronous generators down."""
         try:
             yield
         finally:
-            self._loops.pop(loop, None)
+            self._loops.pop(key, None)
             await client.aclose()
 
     def _tls_context(self) -> ssl.SSLContext:

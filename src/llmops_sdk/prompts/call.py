@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmops_sdk.checks import written_as_message
 from llmops_sdk.errors import OutputValidationError, PromptBodyError, UsageError
 from llmops_sdk.flow import Model
 from llmops_sdk.tracing import semconv
@@ -75,6 +76,7 @@ class PromptPlan:
             told = "an empty list" if isinstance(body, Sequence) and not body else type(body).__name__
             raise PromptBodyError(
                 f"The body of the prompt {self.name} returned {told}; it must return a str, a Message or a list of them."
+                f"{written_as_message(body)}"
             )
         return (Message.system(self.system), *turns) if self.system else turns
 

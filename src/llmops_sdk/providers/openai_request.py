@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from llmops_sdk.errors import UsageError
 from llmops_sdk.types import Message, OutputSchema, Refusal, Request, Text, ToolCall, ToolResult, ToolSpec
+
+OWNED: Final[Mapping[str, str]] = {
+    "model": "The model's string names it: pass another model.",
+    "messages": "They are what the request was made from.",
+    "stream": "Read the answer with .stream(…).",
+    "stream_options": "Read the answer with .stream(…); its usage is asked for.",
+    "n": "One answer is read: ask again for another.",
+}
+"""Fields of the payload that no option may set, and what to do instead."""
 
 _CHOICES: Final = ("auto", "none", "required")
 
@@ -38,7 +47,7 @@ def payload_of(request: Request, *, model: str, stream: bool, limit_field: str) 
     """The JSON object to send.
 
     `limit_field` is the server's name for the limit of output tokens. The request's `extra_json` is merged last. Raises
-    `UsageError` for messages that the protocol has no form for.
+    `UsageError` for messages that the protocol has no form for, and for options that would replace what is sent anyway.
     """
     told: dict[str, Any] = {
         "model": model,
@@ -55,6 +64,8 @@ def payload_of(request: Request, *, model: str, stream: bool, limit_field: str) 
     if stream:
         told |= {"stream": True, "stream_options": {"include_usage": True}}
     extra: dict[str, Any] = json.loads(request.extra_json)
+    for name in extra.keys() & OWNED.keys():
+        raise UsageError(f"The option {name!r} cannot be set: the request says it itself. {OWNED[name]}")
     return {name: value for name, value in told.items() if value is not None} | extra
 
 

@@ -6,16 +6,19 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from llmops_sdk.errors import StoreError, fresh
+from llmops_sdk.checks import check_number, shown
+from llmops_sdk.errors import StoreError, UsageError, fresh
 from llmops_sdk.flow import Block, Emit, Model, Wait, tap
 from llmops_sdk.flow.assembly import deltas_of
+from llmops_sdk.models.layers.exact_cache import ExactCache
+from llmops_sdk.models.layers.inner import inner
 from llmops_sdk.tracing import semconv
 from llmops_sdk.tracing.genai import record_request, record_response
 from llmops_sdk.types import Request, Response, Usage
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
-    from llmops_sdk.models.layers.exact_cache import Entry, ExactCache
+    from llmops_sdk.models.layers.exact_cache import Entry
     from llmops_sdk.models.layers.single_flight import Flight
     from llmops_sdk.tracing import RecordedSpan
     from llmops_sdk.types import AnyRequest, Delta
@@ -28,14 +31,18 @@ class Cached(Model):
 
     Of equal requests under way at once, one is asked and the others wait for its answer, for at most `lease_s` seconds.
     A stream is stored when it has ended well, and replayed as a stream. Errors and refusals are never stored. A hit has
-    `cached=True`, no tokens and no cost. A cache that fails is a miss, said on the span.
+    `cached=True`, no tokens and no cost. A cache that fails is a miss, said on the span, and in the log
+    once for each cache and reason.
     """
 
     def __init__(self, model: Model, *, cache: ExactCache, lease_s: float = 60.0) -> None:
-        self.model = model
+        if not isinstance(cache, ExactCache):
+            raise UsageError(f"Cached keeps answers in an ExactCache: cache=ExactCache(…); it is {shown(cache)}.")
+        check_number("lease_s", lease_s, least=0, optional=False)
+        self.model = inner("Cached", model)
         self.cache = cache
         self.lease_s = lease_s
-        self.name = model.name
+        self.name = self.model.name
 
     def flow(self, request: AnyRequest, run: Run) -> Flow[Any]:
         """A stored answer, the answer of an equal request under way, or the model's."""
@@ -70,7 +77,7 @@ class Cached(Model):
             try:
                 entry = yield Block(lambda: self.cache.lookup(key))
             except StoreError as error:
-                _tell(error, span)
+                self._tell(error, span)
         return entry
 
     def _ask(
@@ -89,7 +96,7 @@ class Cached(Model):
                 try:
                     yield Block(lambda: self.cache.write(key, entry))
                 except StoreError as error:
-                    _tell(error, span)
+                    self._tell(error, span)
         except Exception as error:
             if flight is not None:
                 flight.fail(error)
@@ -98,6 +105,12 @@ class Cached(Model):
             if flight is not None:
                 flight.abandon()
         return response
+
+    def _tell(self, error: StoreError, span: RecordedSpan) -> None:
+        """Say on the span that the cache failed, and in the log once for each cache and reason."""
+        span.set_attribute("llmops.cache.error", str(error))
+        if self.cache.is_news(error):
+            log.warning("llmops: %s Calls go on without it; this is said once.", error)
 
 
 def storable(response: Response) -> bool:
@@ -126,8 +139,3 @@ def _replay(entry: Entry, request: Request, run: Run, span: RecordedSpan) -> Flo
             yield Emit(delta if delta.usage is None else delta._replace(usage=response.usage))
     record_response(span, response)
     return response
-
-
-def _tell(error: StoreError, span: RecordedSpan) -> None:
-    log.warning("llmops: %s The call goes on without it.", error)
-    span.set_attribute("llmops.cache.error", str(error))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llmops_sdk import codec
-from llmops_sdk.errors import LLMOpsError, StoreError
+from llmops_sdk.checks import check_number, shown
+from llmops_sdk.errors import LLMOpsError, StoreError, UsageError
 from llmops_sdk.models.layers.single_flight import Flights
 from llmops_sdk.settings import current_settings, find_home
 from llmops_sdk.tracing.forking import unforked
@@ -57,6 +58,11 @@ class ExactCache:
         size_bytes: int = 1 << 30,
         memory_only: bool = False,
     ) -> None:
+        if path is not None and (not isinstance(path, str | os.PathLike) or not str(path)):
+            raise UsageError(f"path must be a folder, or None for the one in the home; it is {shown(path)}.")
+        check_number("ttl_s", ttl_s, least=0)
+        check_number("memory_items", memory_items, least=0, whole=True, optional=False)
+        check_number("size_bytes", size_bytes, above=0, whole=True, optional=False)
         self.path = None if path is None else Path(path)
         self.ttl_s = ttl_s
         self.memory_items = memory_items
@@ -66,6 +72,7 @@ class ExactCache:
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._lock = threading.Lock()
         self._disk: diskcache.Cache | None = None
+        self._told: set[tuple[str, object]] = set()
         _caches.add(self)
 
     def key(self, request: Request, *, model: str = "") -> str:
@@ -138,6 +145,17 @@ class ExactCache:
         except Exception as error:  # as in lookup
             raise self._unusable(error) from error
 
+    def is_news(self, error: StoreError) -> bool:
+        """Whether the cache fails for a reason for which it did not fail before."""
+        cause = error.__cause__
+        # The text of an error may name another file each time.
+        number = getattr(cause, "errno", None) or getattr(cause, "sqlite_errorcode", None)
+        reason = (type(cause).__name__, number or (str(error) if cause is None else ""))
+        with self._lock:
+            news = reason not in self._told
+            self._told.add(reason)
+        return news
+
     def clear(self) -> None:
         """Forget everything, in memory and on disk."""
         with self._lock:
@@ -168,9 +186,8 @@ class ExactCache:
             if self._disk is None:
                 from llmops_sdk.models.layers.disk import open_disk
 
-                folder = self.path or find_home(current_settings()) / "cache"
-                self._disk = open_disk(folder, self.size_bytes)
-                self.path = folder
+                self.path = self.path or find_home(current_settings()) / "cache"
+                self._disk = open_disk(self.path, self.size_bytes)
             return self._disk
 
     def _unusable(self, error: Exception) -> StoreError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmops_sdk.checks import check_number
 from llmops_sdk.errors import AllModelsFailedError, RetryableError, UsageError
 from llmops_sdk.flow import Model, Race, Sleep
+from llmops_sdk.models.layers.inner import inner
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
@@ -22,12 +24,16 @@ class Fallback(Model):
     """
 
     def __init__(self, models: Sequence[Model], *, pause_s: float = 0.0, hedge_s: float | None = None) -> None:
-        if not models:
+        if isinstance(models, str | Model) or not isinstance(models, Iterable):
+            raise UsageError('Fallback takes a list of models: Fallback([model("openai:…"), model("local:…")]).')
+        check_number("pause_s", pause_s, least=0, optional=False)
+        check_number("hedge_s", hedge_s, least=0)
+        self.models = tuple(inner("Fallback", each) for each in models)
+        if not self.models:
             raise UsageError("Fallback needs at least one model.")
-        self.models = tuple(models)
         self.pause_s = pause_s
         self.hedge_s = hedge_s
-        self.name = f"fallback({','.join(model.name for model in self.models)})"
+        self.name = f"fallback({','.join(each.name for each in self.models)})"
 
     def flow(self, request: AnyRequest, run: Run) -> Flow[Any]:
         """The first answer."""

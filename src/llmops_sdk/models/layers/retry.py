@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from llmops_sdk.checks import check_number
 from llmops_sdk.errors import RetryableError
 from llmops_sdk.flow import Model, Sleep
+from llmops_sdk.models.layers.inner import inner
 from llmops_sdk.tracing import semconv
 
 if TYPE_CHECKING:
@@ -26,11 +28,14 @@ class Retried(Model):
     """
 
     def __init__(self, model: Model, *, max_retries: int = 2, pause_s: float = 0.5, most_pause_s: float = 8.0) -> None:
-        self.model = model
+        check_number("max_retries", max_retries, least=0, whole=True, optional=False)
+        check_number("pause_s", pause_s, least=0, optional=False)
+        check_number("most_pause_s", most_pause_s, least=0, optional=False)
+        self.model = inner("Retried", model)
         self.max_retries = max_retries
         self.pause_s = pause_s
         self.most_pause_s = most_pause_s
-        self.name = model.name
+        self.name = self.model.name
 
     def flow(self, request: AnyRequest, run: Run) -> Flow[Any]:
         """The first answer. A span stands over what is retried, with an event for each time."""
