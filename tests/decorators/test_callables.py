@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from llmops_sdk import guard, prompt, retrieve, trace
+from llmops_sdk.decorators import Wrapper
 from llmops_sdk.errors import DecoratorError
 from llmops_sdk.testing import ScriptedModel, SpanRecorder
 from llmops_sdk.types import Verdict
@@ -680,3 +682,23 @@ def test_a_cancelled_call_is_no_error_on_its_span() -> None:
     (span,) = recorder.spans
     assert span.status == "unset"
     assert span.attributes["llmops.cancelled"] is True
+
+
+def test_a_pydantic_model_takes_decorated_methods_where_it_is_told_to() -> None:
+    """pydantic wants every attribute annotated, except those of the types that it is told to leave alone."""
+
+    class Desk(BaseModel):
+        model_config = ConfigDict(ignored_types=(Wrapper,))
+        tone: str = "dry"
+
+        @trace
+        def told(self, text: str) -> str:
+            return f"{self.tone}: {text}"
+
+        @prompt(ScriptedModel(["r"]))
+        def ask(self, text: str) -> str:
+            return self.told(text)
+
+    assert set(Desk.model_fields) == {"tone"}
+    assert Desk(tone="warm").told("x") == "warm: x"
+    assert Desk().ask.render("x").messages[-1].text == "dry: x"

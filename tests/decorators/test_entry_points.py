@@ -335,8 +335,10 @@ class Broken:
 
 
 def test_a_check_that_fails_blocks_unless_told_otherwise() -> None:
-    with pytest.raises(GuardBlockedError, match="no model file"):
+    """The check's own error is the cause; its message, which may hold the text, stays there."""
+    with pytest.raises(GuardBlockedError, match=r"the check failed: OSError$") as caught:
         guard(Broken())(ask_sync)("x")
+    assert isinstance(caught.value.__cause__, OSError)
     assert guard(Broken(), on_error="allow")(ask_sync)("x") == "x"
 
 

@@ -211,6 +211,7 @@ def test_wrong_uses_are_refused(index: Index) -> None:
         (lambda: loose(index)("q"), "this is str"),
         (lambda: loose(index)(Query), "is a class"),
         (lambda: loose(index, k=0), "k is 0"),
+        (lambda: loose(index, top_k=3), r"no keyword 'top_k'. Did you mean k=\?"),
         (lambda: loose(index, k="3"), "k is '3'"),
         (lambda: loose(index)(generator), "generator yields"),
         (lambda: loose(index)(loose(index)(function)), "is a retriever already"),

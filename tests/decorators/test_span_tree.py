@@ -41,6 +41,13 @@ def recorder() -> Iterator[SpanRecorder]:
         yield recorder
 
 
+@pytest.fixture
+def cache() -> Iterator[ExactCache]:
+    cache = ExactCache()
+    yield cache
+    cache.close()
+
+
 def tree(recorder: SpanRecorder) -> dict[str, str]:
     """Of each span, the name of its parent."""
     names = {span.span_id: span.name for span in recorder.spans}
@@ -73,9 +80,9 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("entry", ["call", "response", "stream"])
-def test_the_layers_of_a_call_are_its_spans(recorder: SpanRecorder, entry: str) -> None:
+def test_the_layers_of_a_call_are_its_spans(recorder: SpanRecorder, cache: ExactCache, entry: str) -> None:
     """Decorators outside in, then the layers of the model, whichever entry point was used."""
-    capital = stacked(Cached(ScriptedModel(["Paris"], name="m"), cache=ExactCache()))
+    capital = stacked(Cached(ScriptedModel(["Paris"], name="m"), cache=cache))
     if entry == "stream":
         assert "".join(delta.text for delta in capital.stream("France")) == "Paris"
     else:
@@ -192,11 +199,11 @@ def test_an_error_is_recorded_once_by_each_span_that_it_passes(recorder: SpanRec
         assert span.attributes["error.type"] == "OverloadedError"
 
 
-def test_cache_and_fallback_say_what_they_decided(recorder: SpanRecorder) -> None:
+def test_cache_and_fallback_say_what_they_decided(recorder: SpanRecorder, cache: ExactCache) -> None:
     """Miss then hit with what it saved; who failed, who answered."""
     first = ScriptedModel([OverloadedError("busy")], name="first")
     answer = Response.of("Paris", model="second", usage=Usage(input_tokens=7, output_tokens=2), cost_usd=0.5)
-    model = Cached(Fallback([first, ScriptedModel([answer], name="second")]), cache=ExactCache())
+    model = Cached(Fallback([first, ScriptedModel([answer], name="second")]), cache=cache)
     model.complete("q")
     hit = model.complete("q")
     assert (hit.cached, hit.cost_usd, hit.usage.input_tokens) == (True, 0.0, 0)

@@ -8,12 +8,12 @@ import functools
 import inspect
 import pickle
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, NewType
 
 import pytest
 
 from llmops_sdk import Message, guard, prompt, retrieve, trace
-from llmops_sdk.errors import DecoratorError, LLMOpsError, PromptBodyError, UsageError
+from llmops_sdk.errors import DecoratorError, LLMOpsError, ModelStringError, PromptBodyError, UsageError
 from llmops_sdk.testing import ScriptedModel
 from llmops_sdk.types import Verdict
 
@@ -375,6 +375,12 @@ def test_wrong_uses_are_told_at_decoration_with_the_next_step() -> None:
     def unannotated():  # type: ignore[no-untyped-def]  # the mistake under test
         return ""
 
+    class Local:
+        """Not found when annotations are resolved."""
+
+    def returns_none(given: Local) -> None:
+        """The mistake under test."""
+
     model = ScriptedModel([])
     anything: dict[str, Any] = {"class": Host, "generator": count, "check class": Pass}
     wrong: list[tuple[Callable[[], Any], str]] = [
@@ -393,6 +399,14 @@ def test_wrong_uses_are_told_at_decoration_with_the_next_step() -> None:
         (lambda: guard(anything["check class"]), "not classes"),
         (lambda: guard(add), "objects with a name"),  # type: ignore[arg-type]
         (lambda: guard(Pass(), on_error="maybe"), "on_error"),  # type: ignore[arg-type]
+        (lambda: guard(outputs=[Pass()]), "Did you mean output="),  # type: ignore[arg-type]
+        (lambda: guard(Pass(), stage=1), "comes first"),  # type: ignore[arg-type]
+        (lambda: trace(nme="x"), "Did you mean name="),
+        (lambda: prompt(model)(returns_none), "annotated to return None"),  # type: ignore[arg-type]
+        (lambda: prompt(model, output=lambda text: text), "output= is the type of the answer"),
+        (lambda: prompt(model, output="City"), "output= is the type of the answer"),
+        (lambda: greet.using(deadline_s=0), "above 0; it is 0"),
+        (lambda: greet.using(deadline_s="5"), "above 0; it is '5'"),  # type: ignore[arg-type]
         (lambda: guard(output=Pass()), "list of checks"),  # type: ignore[arg-type]
         (lambda: retrieve(), "takes an index"),  # type: ignore[call-overload]
         (lambda: trace(3), "this is int"),  # type: ignore[call-overload]
@@ -400,6 +414,48 @@ def test_wrong_uses_are_told_at_decoration_with_the_next_step() -> None:
     for use, told in wrong:
         with pytest.raises(DecoratorError, match=told.replace("(", r"\(")):
             use()
+
+
+def test_what_only_looks_like_a_mistake_is_none() -> None:
+    """Other attributes of a span, and every kind of type that pydantic knows."""
+    trace(game="chess", names=("a",))
+    outputs: list[Any] = [int | None, list[str], Annotated[int, "x"], Literal["a"], Any, NewType("N", int), Host, None]
+    for output in outputs:
+        prompt(ScriptedModel([]), output=output)
+
+
+def test_a_callable_that_has_no_signature_may_be_a_prompt() -> None:
+    """What it returns shows when it is called."""
+
+    class Unsigned:
+        __signature__ = "none"
+
+        def __call__(self) -> str:
+            return "q"
+
+    assert prompt(ScriptedModel([]))(Unsigned()).render().text == "q"
+
+
+def test_a_model_string_is_read_where_it_is_written() -> None:
+    """At decoration and by `using`, not at the first call."""
+    with pytest.raises(ModelStringError, match="opnai"):
+        prompt(model="opnai:x")
+    with pytest.raises(ModelStringError, match="opnai"):
+        greet.using(model="opnai:x")
+
+
+@pytest.mark.parametrize("inputs", ["ab", b"ab", {"x": 1}, 3], ids=repr)
+def test_one_input_is_no_batch(inputs: Any) -> None:
+    """A text would be read letter by letter, a mapping key by key."""
+
+    @prompt(ScriptedModel([]))
+    async def later(name: str) -> str:
+        return name
+
+    with pytest.raises(UsageError, match="a list of inputs"):
+        greet.batch(inputs)
+    with pytest.raises(UsageError, match="a list of inputs"):
+        asyncio.run(later.batch(inputs))  # type: ignore[arg-type]  # it is a coroutine
 
 
 def test_a_return_annotation_of_the_answers_type_is_told_where_it_belongs() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from llmops_sdk import guard, prompt
-from llmops_sdk.errors import AsyncFunctionError, GuardBlockedError, UsageError
+from llmops_sdk.errors import AsyncFunctionError, GuardBlockedError, GuardCheckError, GuardError, UsageError
 from llmops_sdk.flow import Emit, Flow, Model, Run, Stream, run_sync
 from llmops_sdk.guards import Check, Injection, Secrets
 from llmops_sdk.guards.layer import HOLD_CHARS, Screen, StreamScreen, Tally, screened_stream
@@ -412,7 +412,45 @@ def test_an_allowed_failure_is_on_the_span() -> None:
         assert echo("x") == "x"
     (event,) = events(recorder)
     assert event[semconv.LLMOPS_GUARD_ACTION] == "annotate"
-    assert "no model file" in event[semconv.LLMOPS_GUARD_REASON]
+    assert event[semconv.LLMOPS_GUARD_REASON] == "the check failed: OSError"
+
+
+class Repeating:
+    """A check whose failure repeats what it was given."""
+
+    name = "repeating"
+
+    def check(self, text: str) -> Verdict:
+        raise KeyError(text)
+
+
+@pytest.mark.parametrize(("on_error", "kind"), [("block", GuardBlockedError), ("raise", GuardCheckError)])
+def test_the_error_of_a_failed_check_is_the_cause(on_error: Any, kind: type[GuardError]) -> None:
+    """Of what the caller gets; the error itself and the verdict on the span name its type only."""
+
+    @guard(output=[Repeating()], on_error=on_error)
+    @prompt(ScriptedModel(["a dragon"]))
+    def echo(text: str) -> str:
+        return text
+
+    with SpanRecorder() as recorder, pytest.raises(kind, match=r"the check failed: KeyError$") as caught:
+        echo("x")
+    assert type(caught.value) is kind
+    assert repr(caught.value.__cause__) == "KeyError('a dragon')"
+    (event,) = events(recorder)
+    assert event[semconv.LLMOPS_GUARD_ACTION] == "block"
+    assert event[semconv.LLMOPS_GUARD_REASON] == "the check failed: KeyError"
+
+
+def test_a_stream_ends_by_the_error_of_a_failed_check() -> None:
+    """As a call does."""
+    stream = guard(output=[Repeating()], on_error="raise")(prompt(ScriptedModel(["a dragon"]))(_ask)).stream("x")
+    with pytest.raises(GuardCheckError) as caught:
+        list(stream)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(GuardBlockedError) as blocked:
+        guard(Words())(_ask)("dragon")
+    assert blocked.value.__cause__ is None
 
 
 def test_the_checks_that_come_with_the_sdk_are_checks() -> None:

@@ -59,6 +59,11 @@ class Desk:
     async def later(self, question: str) -> str:
         return question
 
+    @prompt("local:smollm2", output=City)
+    @staticmethod
+    def static(question: str) -> str:
+        return question
+
     @trace
     def plain(self, x: int) -> str:
         return str(x)
@@ -69,7 +74,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@guard(Check())
+@guard(Check(), on_error="raise")
 async def wait(a: int) -> str:
     return str(a)
 
@@ -117,6 +122,8 @@ def prompts() -> None:
     assert_type(city.batch(["q"], on_error="return"), list[City | Exception])
     assert_type(stacked("q"), City)
     assert_type(Desk().answer("q", loud=True), City)
+    assert_type(Desk.static("q"), City)
+    assert_type(city.using(deadline_s=5, seed=1)("q"), City)
     assert_type(Desk().answer.response("q"), Response)
     for delta in text.stream("q"):
         assert_type(delta, Delta)

@@ -39,16 +39,24 @@ def _gathered(prompt: Any, inputs: Iterable[Any], run: Run, limit: int, on_error
         raise UsageError(f'on_error is "raise" or "return"; it is {on_error!r}.')
     if limit < 1:
         raise UsageError(f"concurrency is at least 1; it is {limit}.")
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+        raise UsageError(f"batch takes a list of inputs; it was given {_shortened(inputs)}. For one input, write [it].")
+    each_s = prompt._deadline_s  # noqa: SLF001 - its own
 
     def one(given: Any) -> Flow[Any]:
         args, kwargs = _arguments(given)
-        outcome: Outcome = yield from prompt._flow(prompt._call(args, kwargs, "value", run))  # noqa: SLF001 - its own
+        call = prompt._call(args, kwargs, "value", run.within(each_s))  # noqa: SLF001 - its own
+        outcome: Outcome = yield from prompt._flow(call)  # noqa: SLF001 - its own
         told.advance()
         return outcome.value
 
     flows = [one(given) for given in inputs]
     told.expect(len(flows))
-    return (yield Gather(flows, limit, return_errors=on_error == "return"))
+    return (yield Gather(flows, limit, return_errors=on_error == "return", each_s=each_s))
+
+
+def _shortened(inputs: Any) -> str:
+    return f"{type(inputs).__name__} {str(inputs)[:60]!r}"
 
 
 def _arguments(given: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

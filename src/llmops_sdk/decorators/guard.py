@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from llmops_sdk.decorators.call import rebuilt
 from llmops_sdk.decorators.function import decorated
+from llmops_sdk.decorators.keywords import refuse_unknown
 from llmops_sdk.decorators.stepping import HELD
 from llmops_sdk.decorators.trace import end, span_name
 from llmops_sdk.errors import DecoratorError
@@ -34,7 +35,7 @@ class GuardLayer:
         self.outputs = Screen(checks=outputs, stage="output", on_error=on_error)
 
     def around(self, call: Call, inner: Inner) -> Flow[Outcome]:
-        """Check, call, check. Raises `GuardBlockedError`."""
+        """Check, call, check. Raises `GuardError`."""
         with call.run.span(f"guard {span_name(call.function)}", attributes=_ATTRIBUTES) as span:
             call = yield from self.checked_call(call, span)
             if call.want == "render":
@@ -47,7 +48,7 @@ class GuardLayer:
             return (yield from self._checked_outcome(outcome, span))
 
     def checked_call(self, call: Call, span: RecordedSpan) -> Flow[Call]:
-        """The call with what the checks left of its arguments. Raises `GuardBlockedError`."""
+        """The call with what the checks left of its arguments. Raises `GuardError`."""
         arguments = call.arguments()
         values = list(arguments.values())
         checked = yield from self.inputs.value(values, span)
@@ -82,7 +83,7 @@ class GuardPassage:
         self._kind: type = str
 
     def begin(self, call: Call) -> Flow[Call]:
-        """Open the span and check the arguments. Raises `GuardBlockedError`."""
+        """Open the span and check the arguments. Raises `GuardError`."""
         self._span = start_span(f"guard {span_name(call.function)}", attributes=_ATTRIBUTES)
         self.context = self._span.otel_context
         self.run = dataclasses.replace(self.run, parent=self.context)
@@ -91,7 +92,7 @@ class GuardPassage:
         return self._layer.checked_call(call, self._span)
 
     def each(self, item: Any) -> Flow[Any] | None:
-        """What may leave for an item. Raises `GuardBlockedError`."""
+        """What may leave for an item. Raises `GuardError`."""
         if not self._layer.outputs.checks:
             return None
         if isinstance(item, str | Delta):
@@ -114,7 +115,7 @@ class GuardPassage:
         return Delta(text=rest) if issubclass(self._kind, Delta) else rest
 
     def returned(self, value: Any) -> Flow[Any]:
-        """Check what the generator returns, which `yield from` hands to its reader. Raises `GuardBlockedError`."""
+        """Check what the generator returns, which `yield from` hands to its reader. Raises `GuardError`."""
         return self._layer.outputs.value(value, self._span)
 
     def end(self, error: BaseException | None, result: Any) -> None:
@@ -126,16 +127,22 @@ class GuardPassage:
 _ATTRIBUTES = {semconv.OPENINFERENCE_SPAN_KIND: "GUARDRAIL"}
 
 
-def guard(*checks: Check, output: Iterable[Check] = (), on_error: OnError = "block") -> Callable[[F], F]:
+def guard(
+    *checks: Check, output: Iterable[Check] = (), on_error: OnError = "block", **unknown: Never
+) -> Callable[[F], F]:
     """Run `checks` on every text among the arguments, and `output` on every text of the result, before anybody sees it.
 
     A check that blocks raises `GuardBlockedError`; one that redacts changes the text. What a check cannot decide,
-    because it raised, is blocked, unless `on_error="allow"` lets it pass and says so on the span. Streams are held until
-    a sentence ends. The decorated function keeps its type. Raises `DecoratorError` for a wrong use.
+    because it raised, is blocked; `on_error="allow"` lets it pass and says so on the span, and `on_error="raise"` raises
+    `GuardCheckError`. Either error has the check's own as its cause. Streams are held until a sentence ends. The
+    decorated function keeps its type. Raises `DecoratorError` for a wrong use.
     """
+    refuse_unknown(
+        "guard", unknown, ("output", "on_error"), "What is checked on the way in comes first: @guard(check)."
+    )
     inputs, outputs = _checks("guard", checks), _checks("guard(output=…)", output)
-    if on_error not in ("block", "allow"):
-        raise DecoratorError(f'@guard(on_error=…) is "block" or "allow"; it is {on_error!r}.')
+    if on_error not in ("block", "allow", "raise"):
+        raise DecoratorError(f'@guard(on_error=…) is "block", "allow" or "raise"; it is {on_error!r}.')
     if not inputs and not outputs:
         raise DecoratorError("@guard needs at least one check: @guard(Injection()) or @guard(output=[Secrets()]).")
     layer = GuardLayer(inputs, outputs, on_error)

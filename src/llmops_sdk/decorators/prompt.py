@@ -20,12 +20,14 @@ from typing import (
 
 from llmops_sdk.decorators.batch import batched, batched_async
 from llmops_sdk.decorators.call import Call, Outcome
+from llmops_sdk.decorators.keywords import refuse_unknown
 from llmops_sdk.decorators.trace import span_name
 from llmops_sdk.decorators.wrapper import Wrapper, check_target, mode_of
 from llmops_sdk.errors import DecoratorError
 from llmops_sdk.flow import Invoke, Model, Stream, run_async, run_sync
 from llmops_sdk.flow.model import streaming_run
 from llmops_sdk.flow.run import Run
+from llmops_sdk.models.strings import check_model_string
 from llmops_sdk.prompts.call import PromptPlan, docstring_of
 from llmops_sdk.prompts.version import PromptVersion, VersionTracker
 from llmops_sdk.types import Message, Request, Response
@@ -40,6 +42,10 @@ T = TypeVar("T")
 Body: TypeAlias = str | Message | Sequence[Message]
 OnBatchError: TypeAlias = Literal["raise", "return"]
 
+_FOR_PROVIDER = "What only the provider knows goes into extra={…}."
+_TYPES_OF_TYPES = ("typing", "types", "typing_extensions")
+"""Where the classes of `list[str]`, `int | None`, `Annotated[…]` and their like are defined."""
+
 PARAMETERS = ("temperature", "top_p", "max_tokens", "stop", "seed", "tool_choice")
 
 
@@ -51,28 +57,35 @@ class _PromptBase(Wrapper):
         self._plan = plan
         self._tracker = tracker
         self._overrides: Mapping[str, Any] = {}
+        self._deadline_s: float | None = None
 
     @property
     def version(self) -> PromptVersion:
         """The version of this prompt as its code stands now."""
         return self._tracker.current()
 
-    def using(self, **overrides: Any) -> Self:
-        """The same prompt with another `model` or other parameters. The version stays; the span shows the override."""
-        for name in overrides:
-            if name != "model" and name not in PARAMETERS and name != "extra":
-                raise DecoratorError(_unknown(name, ("model", *PARAMETERS, "extra")))
+    def using(self, *, deadline_s: float | None = None, **overrides: Any) -> Self:
+        """The same prompt with another `model` or other parameters. The version stays; the span shows the override.
+
+        `deadline_s` bounds each whole call in seconds, its body, guards, retries and repair included; of a batch each
+        input's, of a stream from `.stream(…)` to its end. Then the call raises `DeadlineExceededError`. None leaves it.
+        """
+        refuse_unknown("prompt", overrides, ("model", *PARAMETERS, "extra", "deadline_s"), _FOR_PROVIDER)
+        if isinstance(overrides.get("model"), str):
+            check_model_string(overrides["model"])
         extra = overrides.pop("extra", None) or {}
         again = self._copy()
         again._overrides = {**self._overrides, **overrides, **extra}  # noqa: SLF001 - a copy of this very object
+        if deadline_s is not None:
+            again._deadline_s = _checked_seconds(deadline_s)  # noqa: SLF001
         return again
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name, with the overrides of `using`, which must be picklable themselves."""
-        named = self._named(may_differ=frozenset({"_overrides"}))
-        if named._overrides is self._overrides:  # noqa: SLF001 - of this class
+        named = self._named(may_differ=frozenset({"_overrides", "_deadline_s"}))
+        if named._overrides is self._overrides and named._deadline_s == self._deadline_s:  # noqa: SLF001 - of this class
             return super().__reduce__()
-        return _overridden, (named, dict(self._overrides))
+        return _overridden, (named, dict(self._overrides), self._deadline_s)
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any, run: Run) -> Call:
         return Call(function=self._target, args=args, kwargs=kwargs, want=want, run=run, overrides=self._overrides)
@@ -86,15 +99,22 @@ class _PromptBase(Wrapper):
         return Outcome(value=answer.value, response=answer.response, request=answer.request)
 
     def _stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Stream[Response]:
-        call = self._call(args, kwargs, "stream", streaming_run())
+        call = self._call(args, kwargs, "stream", streaming_run(self._deadline_s))
         return Stream(_response(self._flow(call)), call.run)
 
 
-def _overridden(prompt: _PromptBase, overrides: Mapping[str, Any]) -> _PromptBase:
+def _overridden(prompt: _PromptBase, overrides: Mapping[str, Any], deadline_s: float | None) -> _PromptBase:
     """A prompt with overrides, out of a pickle."""
     again = prompt._copy()  # noqa: SLF001 - the same class
     again._overrides = overrides  # noqa: SLF001
+    again._deadline_s = deadline_s  # noqa: SLF001
     return again
+
+
+def _checked_seconds(deadline_s: Any) -> float:
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not deadline_s > 0:
+        raise DecoratorError(f"using(deadline_s=…) is a number of seconds above 0; it is {deadline_s!r}.")
+    return float(deadline_s)
 
 
 def _response(flow: Flow[Outcome]) -> Flow[Response]:
@@ -163,7 +183,7 @@ class Prompt(_PromptBase, Generic[P, R_co]):
         return batched(self, inputs, concurrency=concurrency, on_error=on_error, progress=progress)
 
     def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any) -> Outcome:
-        call = self._call(args, kwargs, want, Run.start())
+        call = self._call(args, kwargs, want, Run.start(deadline_s=self._deadline_s))
         return run_sync(self._flow(call), call.run)
 
 
@@ -223,7 +243,7 @@ class AsyncPrompt(_PromptBase, Generic[P, R_co]):
         return batched_async(self, inputs, concurrency=concurrency, on_error=on_error, progress=progress)
 
     async def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], want: Any) -> Outcome:
-        call = self._call(args, kwargs, want, Run.start())
+        call = self._call(args, kwargs, want, Run.start(deadline_s=self._deadline_s))
         return await run_async(self._flow(call), call.run)
 
 
@@ -290,16 +310,19 @@ def prompt(model: str | Model | None = None, **declared: Any) -> Any:  # noqa: D
         extra: further parameters, as the provider names them.
 
     Raises `DecoratorError` where it cannot be right: on a class or generator, with an unknown keyword, without a return
-    annotation.
+    annotation; `ModelStringError` for a model string that does not parse.
     """
-    known = ("output", "system", "name", *PARAMETERS, "extra")
-    for keyword in declared:
-        if keyword not in known:
-            raise DecoratorError(_unknown(keyword, ("model", *known)))
+    refuse_unknown("prompt", declared, ("model", "output", "system", "name", *PARAMETERS, "extra"), _FOR_PROVIDER)
+    if isinstance(model, str):
+        check_model_string(model)
     if model is not None and not isinstance(model, str | Model):
         if callable(model):
             raise DecoratorError('Write @prompt(…) with parentheses, for example @prompt(model="openai:gpt-5-mini").')
         raise DecoratorError(f"model= is a model or a model string; it is {type(model).__name__}.")
+    if not _is_a_type(output := declared.get("output")):
+        raise DecoratorError(
+            f"output= is the type of the answer, such as int, list[str] or a pydantic model; it is {output!r}."
+        )
     return lambda target: _decorated(target, model, declared)
 
 
@@ -343,15 +366,23 @@ def _check(target: Any) -> None:
             f"{name} has no return annotation. Annotate what its body returns: -> str, -> Message or -> list[Message]; "
             f"the type of the answer goes into @prompt(output=…)."
         )
-    if isinstance(returns, type) and not issubclass(returns, str | Message | Sequence):
+    if returns in (None, "None") or (isinstance(returns, type) and not issubclass(returns, str | Message | Sequence)):
+        told = returns.__name__ if isinstance(returns, type) else "None"
         raise DecoratorError(
-            f"{name} is annotated to return {returns.__name__}. Annotate what its body returns, -> str, -> Message or "
-            f"-> list[Message], and write @prompt(output={returns.__name__}) for the type of the answer."
+            f"{name} is annotated to return {told}. Annotate what its body returns, -> str, -> Message or "
+            f"-> list[Message], and write @prompt(output={told}) for the type of the answer."
         )
 
 
+def _is_a_type(output: Any) -> bool:
+    """Whether `output` may be one; what pydantic makes of it shows at the first call, since importing pydantic costs."""
+    return output is None or isinstance(output, type) or type(output).__module__ in _TYPES_OF_TYPES
+
+
 def _return_annotation(function: Any) -> Any:
-    """The return annotation, resolved where that is possible yet; a name that is defined later stays a string."""
+    """The return annotation, resolved where that is possible yet; a name that is defined later stays a string, and where
+    there is no signature it is "".
+    """
     try:
         return inspect.signature(function, eval_str=True).return_annotation
     except (NameError, AttributeError, TypeError, SyntaxError, ValueError):
@@ -359,12 +390,4 @@ def _return_annotation(function: Any) -> Any:
     try:
         return inspect.signature(function).return_annotation
     except (TypeError, ValueError):
-        return None
-
-
-def _unknown(keyword: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(keyword, list(known), n=1)
-    hint = f" Did you mean {near[0]}=?" if near else " What only the provider knows goes into extra={…}."
-    return f"@prompt has no keyword {keyword!r}.{hint}"
+        return ""

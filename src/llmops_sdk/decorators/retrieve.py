@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from llmops_sdk.decorators.call import Call, Inner, Outcome
 from llmops_sdk.decorators.function import decorated
+from llmops_sdk.decorators.keywords import refuse_unknown
 from llmops_sdk.decorators.trace import end, span_name
 from llmops_sdk.decorators.wrapper import Wrapper, check_target, mode_of
 from llmops_sdk.errors import DecoratorError, UsageError
@@ -171,11 +172,12 @@ class RetrieverDecorator(Protocol):
 def retrieve(source: Index, /, *, k: int = 5) -> RetrieverDecorator: ...
 @overload
 def retrieve(source: F, /) -> F: ...
-def retrieve(source: Any = None, /, *, k: int = 5) -> Any:
+def retrieve(source: Any = None, /, *, k: int = 5, **unknown: Any) -> Any:
     """`@retrieve(index, k=5)`: search `index` for the query that the function returns.
 
     Bare `@retrieve` records what a function found itself, and keeps its type. Raises `DecoratorError` for a wrong use.
     """
+    refuse_unknown("retrieve", unknown, ("k",))
     if source is None:
         raise DecoratorError(
             "@retrieve takes an index, @retrieve(index, k=5), or stands bare on a function that finds."

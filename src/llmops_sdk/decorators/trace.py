@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llmops_sdk.decorators.function import decorated
+from llmops_sdk.decorators.keywords import MISSPELT_NAMES
 from llmops_sdk.errors import DecoratorError
 from llmops_sdk.tracing import attach, detach, semconv, start_span
 
@@ -170,6 +171,8 @@ class Trace:
 
     def __call__(self, *target: Any, name: str | None = None, **attributes: Any) -> Any:
         """Record a span for every call of a function, method or generator, whose type stays as it is."""
+        for slip in attributes.keys() & MISSPELT_NAMES:
+            raise DecoratorError(f"@trace({slip}=…) would be an attribute of the span. Did you mean name=?")
         layer = TraceLayer(name, attributes)
         match target:
             case ():

@@ -179,7 +179,7 @@ class AsyncDriver(Driver):
             return answer
         if self.serves_sync:
             answer.close()
-            raise refuse_coroutine(function)
+            raise refuse_coroutine(function, returned=True)
         return await answer
 
     async def _gather(self, effect: Gather) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_sdk.errors import AllModelsFailedError, DeadlineExceededError
 from llmops_sdk.flow.effects import END, Contest, End, Gather
+from llmops_sdk.flow.run import sooner
 from llmops_sdk.tracing import current_span
 from llmops_sdk.types import Usage
 
@@ -196,6 +197,8 @@ async def _work(
 ) -> None:
     for place, flow in queue:
         child = _child(flow, parent)
+        if effect.each_s is not None:
+            child.deadline_s = sooner(child.deadline_s, effect.each_s)
         try:
             while await child.advance() is not END:
                 pass

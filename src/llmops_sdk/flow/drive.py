@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from llmops_sdk.errors import UsageError
 from llmops_sdk.flow.effects import END, End
 from llmops_sdk.flow.sync_driver import SyncDriver
+from llmops_sdk.flow.tracebacks import shorten
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,8 +62,12 @@ def run_sync(flow: Flow[R], run: Run, *, quiet: bool = False) -> R:
     if not quiet:
         _warn_on_event_loop()
     driver = SyncDriver(flow, run)
-    while driver.advance() is not END:
-        pass
+    try:
+        while driver.advance() is not END:
+            pass
+    except Exception as error:
+        shorten(error)
+        raise
     return driver.result  # type: ignore[no-any-return]  # what the flow returned
 
 
@@ -71,8 +76,12 @@ async def run_async(flow: Flow[R], run: Run) -> R:
     from llmops_sdk.flow.async_driver import AsyncDriver
 
     driver = AsyncDriver(flow, run)
-    while await driver.advance() is not END:
-        pass
+    try:
+        while await driver.advance() is not END:
+            pass
+    except Exception as error:
+        shorten(error)
+        raise
     return driver.result  # type: ignore[no-any-return]  # what the flow returned
 
 
@@ -94,7 +103,13 @@ class Stream(Generic[R_co]):
 
     def __next__(self) -> Delta:
         driver = self._sync_driver()
-        delta = END if driver.ended else driver.advance()
+        try:
+            delta = END if driver.ended else driver.advance()
+        except StopIteration as error:  # of user code; to a `for` it would be the end, as PEP 479 says of generators
+            raise RuntimeError("The call behind this stream raised StopIteration.") from error
+        except Exception as error:
+            shorten(error)
+            raise
         if isinstance(delta, End):
             raise StopIteration
         return delta
@@ -104,7 +119,13 @@ class Stream(Generic[R_co]):
 
     async def __anext__(self) -> Delta:
         driver = self._async_driver()
-        delta = END if driver.ended else await driver.advance()
+        try:
+            delta = END if driver.ended else await driver.advance()
+        except StopAsyncIteration as error:  # as in __next__
+            raise RuntimeError("The call behind this stream raised StopAsyncIteration.") from error
+        except Exception as error:
+            shorten(error)
+            raise
         if isinstance(delta, End):
             raise StopAsyncIteration
         return delta

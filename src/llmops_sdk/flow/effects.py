@@ -200,17 +200,26 @@ class Contest(Effect):
 
 class Gather(Effect):
     """Answers with the results of all flows, in order, at most `limit` at a time; their deltas go nowhere. The first
-    error cancels the rest, unless `return_errors` puts each error in its flow's place.
+    error cancels the rest, unless `return_errors` puts each error in its flow's place. Each flow has `each_s` seconds
+    from when it begins, where that is less than what the whole has left.
     """
 
-    __slots__ = ("flows", "limit", "return_errors")
+    __slots__ = ("each_s", "flows", "limit", "return_errors")
 
-    def __init__(self, flows: Iterable[Flow[Any]], limit: int | None = None, *, return_errors: bool = False) -> None:
+    def __init__(
+        self,
+        flows: Iterable[Flow[Any]],
+        limit: int | None = None,
+        *,
+        return_errors: bool = False,
+        each_s: float | None = None,
+    ) -> None:
         if limit is not None and limit < 1:
             raise UsageError(f"Gather(limit=…) is at least 1, or None for no limit; it is {limit}.")
         self.flows = tuple(flows)
         self.limit = limit
         self.return_errors = return_errors
+        self.each_s = each_s
 
 
 class Winner(Source, Protocol):

@@ -56,6 +56,10 @@ class Run:
         at = None if deadline_s is None else time.monotonic() + deadline_s
         return cls(streaming=streaming, deadline_s=at, **fields)
 
+    def within(self, seconds: float | None) -> Run:
+        """The same run with at most so many seconds from now."""
+        return self if seconds is None else replace(self, deadline_s=sooner(self.deadline_s, seconds))
+
     def quiet(self) -> Run:
         """The same run with nobody reading deltas: for a repair, a shadow, a judge."""
         return replace(self, streaming=False)
@@ -103,6 +107,12 @@ class FlowSpan:
         elif error is not None:
             span.record_error(error)
         span.end()
+
+
+def sooner(deadline_s: float | None, seconds: float) -> float:
+    """The earlier of a deadline, if there is one, and `seconds` from now; both `time.monotonic()` values."""
+    at = time.monotonic() + seconds
+    return at if deadline_s is None else min(deadline_s, at)
 
 
 def caller() -> object:

@@ -31,9 +31,14 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def refuse_coroutine(function: Callable[..., Any]) -> AsyncFunctionError:
-    """The error of a coroutine function in a synchronous call."""
+def refuse_coroutine(function: Callable[..., Any], *, returned: bool = False) -> AsyncFunctionError:
+    """The error of a synchronous call that met a coroutine function, or a plain one that `returned` a coroutine."""
     name = getattr(function, "__qualname__", None) or repr(type(function).__name__)
+    if returned:
+        return AsyncFunctionError(
+            f"{name} is a plain function that returned a coroutine, and this call is synchronous. Define {name} with "
+            f"async def and await what it calls, or call something that is not asynchronous."
+        )
     return AsyncFunctionError(
         f"{name} is a coroutine function, and this call is synchronous. Await the asynchronous form of the call "
         f"(acomplete, astream, or a function defined with async def), or pass a plain function."
@@ -166,7 +171,7 @@ class SyncDriver(Driver):
         answer = effect.function(*effect.args, **effect.kwargs)
         if inspect.iscoroutine(answer):
             answer.close()
-            raise refuse_coroutine(effect.function)
+            raise refuse_coroutine(effect.function, returned=True)
         return answer
 
     def _gather(self, effect: Gather) -> Any:

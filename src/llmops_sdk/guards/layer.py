@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from llmops_sdk.errors import DeadlineExceededError, GuardBlockedError, UsageError
+from llmops_sdk.errors import DeadlineExceededError, GuardBlockedError, GuardCheckError, UsageError
 from llmops_sdk.flow import Emit, Invoke, tap
 from llmops_sdk.guards.sentences import next_boundary
 from llmops_sdk.guards.texts import rebuilt, texts_of
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmops_sdk.guards.check import Check
     from llmops_sdk.tracing import RecordedSpan
 
-OnError: TypeAlias = Literal["block", "allow"]
+OnError: TypeAlias = Literal["block", "allow", "raise"]
 Stage: TypeAlias = Literal["input", "output"]
 
 HOLD_CHARS: Final = 8000
@@ -79,7 +79,7 @@ class Screen:
     on_error: OnError = "block"
 
     def value(self, value: Any, span: RecordedSpan) -> Flow[Any]:
-        """Check every text in a value; the value comes back with redactions made. Raises `GuardBlockedError`."""
+        """Check every text in a value; the value comes back with redactions made. Raises `GuardError`."""
         if not self.checks:
             return value
         tally = Tally(self.stage, span)
@@ -92,31 +92,40 @@ class Screen:
         return rebuilt(value, replaced.__getitem__)
 
     def text(self, text: str, tally: Tally) -> Flow[str]:
-        """Check one text, each check on what the one before it left. Raises `GuardBlockedError`."""
+        """Check one text, each check on what the one before it left.
+
+        Raises `GuardBlockedError`, or with `on_error="raise"` a `GuardCheckError` for a check that failed to run; the
+        check's own error is the cause.
+        """
         verdicts: list[Verdict] = []
         for check in self.checks:
-            verdict = yield from self._verdict(check, text)
+            verdict, failure = yield from self._verdict(check, text)
             verdicts.append(verdict)
             tally.add(verdict)
+            if failure is not None and self.on_error == "raise":
+                raise GuardCheckError(f"{check.name} could not check the {self.stage}: {verdict.reason}") from failure
             if verdict.action == "block":
                 raise GuardBlockedError(
                     f"{verdict.check} blocked the {self.stage}: {verdict.reason or 'no reason given'}",
                     verdicts=verdicts,
                     stage=self.stage,
-                )
+                ) from failure
             if verdict.action == "redact":
                 text = verdict.text or ""
         return text
 
-    def _verdict(self, check: Check, text: str) -> Flow[Verdict]:
+    def _verdict(self, check: Check, text: str) -> Flow[tuple[Verdict, Exception | None]]:
+        """The verdict, and the error of a check that failed: of that the verdict names the type only, since a message
+        may hold the text.
+        """
         try:
             verdict = yield Invoke(check.check, (text,))
         except (UsageError, DeadlineExceededError):
             raise
         except Exception as error:  # whatever a check raises, it has not said that the text is fine
-            reason = f"the check failed: {type(error).__name__}: {error}"
-            return Verdict(check=check.name, action="block" if self.on_error == "block" else "annotate", reason=reason)
-        return _understood(check, verdict)
+            action: Literal["annotate", "block"] = "annotate" if self.on_error == "allow" else "block"
+            return Verdict(check=check.name, action=action, reason=f"the check failed: {type(error).__name__}"), error
+        return _understood(check, verdict), None
 
 
 def _understood(check: Check, verdict: Any) -> Verdict:
@@ -146,7 +155,7 @@ class StreamScreen:
         self._before: list[tuple[str, str]] = []
 
     def feed(self, text: str) -> Flow[str]:
-        """Take the next piece; the answer is what may leave now, often "". Raises `GuardBlockedError`."""
+        """Take the next piece; the answer is what may leave now, often "". Raises `GuardError`."""
         self._held += text
         left = ""
         while cut := self._next_cut():
@@ -162,7 +171,7 @@ class StreamScreen:
         return HOLD_CHARS if len(self._held) >= HOLD_CHARS else 0
 
     def finish(self) -> Flow[str]:
-        """The rest, once no more comes. Raises `GuardBlockedError`."""
+        """The rest, once no more comes. Raises `GuardError`."""
         ready, self._held = self._held, ""
         return (yield from self._release(ready)) if ready else ""
 
@@ -206,7 +215,7 @@ class DeltaScreen:
         self._arguments: dict[int, str] = {}
 
     def feed(self, delta: Delta) -> Flow[Delta | None]:
-        """What may leave of a delta now, or None. Raises `GuardBlockedError`."""
+        """What may leave of a delta now, or None. Raises `GuardError`."""
         for name, channel in self._channels.items():
             if piece := getattr(delta, name):
                 delta = _with(delta, name, (yield from channel.feed(piece)))
@@ -217,7 +226,7 @@ class DeltaScreen:
         return delta if any(delta) else None
 
     def finish(self) -> Flow[list[Delta]]:
-        """The rest, once no more comes. Raises `GuardBlockedError`."""
+        """The rest, once no more comes. Raises `GuardError`."""
         rest = []
         for name, channel in self._channels.items():
             if piece := (yield from channel.finish()):
