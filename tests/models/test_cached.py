@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -555,6 +557,31 @@ def test_a_leader_that_is_cancelled_while_it_writes_has_landed(tmp_path: Path) -
     assert asyncio.run(main()) == "opened"
     assert gate.calls == 1
     cache.close()
+
+
+@pytest.mark.parametrize("how", ["thread ends", "cache goes", "cache goes with a cycle", "program ends"])
+def test_every_connection_is_closed(how: str, tmp_path: Path) -> None:
+    """Python 3.13 warns of one that is left to the garbage collector, and a host may make an error of it."""
+    code = f"""
+import gc, threading
+from llmops_sdk import ExactCache, Request, Response
+cache = ExactCache({str(tmp_path)!r})
+how = {how!r}
+if how == "thread ends":
+    thread = threading.Thread(target=cache.put, args=(Request.of("q"), Response.of("a")))
+    thread.start()
+    thread.join()
+    cache = None
+else:
+    cache.put(Request.of("q"), Response.of("a"))
+    if how == "cache goes with a cycle":
+        cache.itself = [cache]
+    if how != "program ends":
+        cache = None
+        gc.collect()
+"""
+    ended = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
 
 
 def test_what_is_cached_is_for_the_owner_alone(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ def refuse_unknown(decorator: str, given: Iterable[str], known: Sequence[str], o
 
 
 def _meant(keyword: str, known: Sequence[str]) -> str:
-    import difflib
+    from llmops_sdk.checks import near_name
 
-    near = difflib.get_close_matches(keyword, known, n=1) or (known if len(known) == 1 else ())
-    return f"Did you mean {near[0]}=?" if near else ""
+    near = near_name(keyword, known, cutoff=0.6) or (known[0] if len(known) == 1 else None)
+    return f"Did you mean {near}=?" if near else ""
 
 
 MISSPELT_NAMES = frozenset({"nam", "nme", "nae", "ame", "anme", "nmae", "naem", "Name", "NAME"})

@@ -234,13 +234,11 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from llmops_sdk.checks import near_name
 
     known = [parameter for parameter in inspect.signature(using).parameters if parameter != "unknown"]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = near_name(name, known, cutoff=0.6)
     hint = (
-        f"Did you mean {near[0]}=?"
-        if near
-        else "Facts go into metadata={…}, what only a provider knows into extra={…}."
+        f"Did you mean {near}=?" if near else "Facts go into metadata={…}, what only a provider knows into extra={…}."
     )
     return f"using has no keyword {name!r}. {hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from diskcache.core import DBNAME, MODE_PICKLE
 
 from llmops_sdk.settings import make_file, make_folder
 
-_inherited: list[dict[str, Any]] = []
+_inherited: list[sqlite3.Connection] = []
 """Connections of a parent process. SQLite forbids a forked child to use or close them, so they are kept."""
 
 
@@ -32,30 +33,31 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache is not typed
         return super().get(key, raw)
 
 
-class ClosedAtLast:
-    """Closes a connection when the thread that it belongs to ends, or the cache goes, whichever comes first.
+class Owner:
+    """Stands in a thread's storage for the connection that is closed when it goes."""
 
-    diskcache keeps one connection a thread and leaves closing to the garbage collector, which Python 3.13 warns of.
-    """
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._process = os.getpid()
 
-    def __del__(self) -> None:
-        if self._process == os.getpid():
-            self._connection.close()
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    if process == os.getpid():
+        connection.close()
+    else:
+        _inherited.append(connection)
 
 
 class ClosingCache(diskcache.Cache):  # type: ignore[misc]  # diskcache is not typed
-    """A cache whose connections are closed."""
+    """A cache that closes each connection when its thread ends, the cache goes, or the program ends.
+
+    diskcache keeps one connection a thread and leaves closing to the garbage collector, which Python 3.13 warns of. A
+    finalizer holds the connection itself, so that it is never part of the garbage.
+    """
 
     @property
     def _con(self) -> sqlite3.Connection:
         """This thread's connection; any thread may close it."""
         here = self._local
         if getattr(here, "pid", None) != os.getpid():
-            _inherited.append(dict(here.__dict__))
             here.__dict__.clear()
             here.pid = os.getpid()
         known: sqlite3.Connection | None = getattr(here, "con", None)
@@ -64,7 +66,8 @@ class ClosingCache(diskcache.Cache):  # type: ignore[misc]  # diskcache is not t
         made = sqlite3.connect(
             Path(self._directory) / DBNAME, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
-        here.con, here.closer = made, ClosedAtLast(made)
+        here.con, here.owner = made, Owner()
+        weakref.finalize(here.owner, _close, made, os.getpid())
         self._set_pragmas(made)
         return made
 
