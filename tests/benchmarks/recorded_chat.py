@@ -1,10 +1,10 @@
 """Replays recorded traffic of OpenAI-compatible chat completions through the parser, and counts what comes out.
 
-The recordings are VCR cassettes in the folder `wire` of the development data, which LLMOPS_BENCH_DATA names. Each recorded
-request and response is checked against what the recording itself says: text, tool calls, usage, how it ended. Streams
+The recordings are VCR cassettes in the folder `wire` of the development data (LLMOPS_BENCH_DATA, by default
+../shared/data). Each recorded request and response is checked against what the recording itself says: text, tool calls, usage, how it ended. Streams
 are fed whole and byte by byte, which must give the same deltas.
 
-    LLMOPS_BENCH_DATA=… python tests/benchmarks/recorded_chat.py [--json]
+    python tests/benchmarks/recorded_chat.py [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -155,11 +155,13 @@ def main() -> int:
     """Print the counts; the exit status is 1 if anything was read wrongly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="accepted like in the other benchmarks; changes nothing")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")
     options = parser.parse_args()
-    folder = os.environ.get("LLMOPS_BENCH_DATA")
-    if not folder or not (Path(folder) / "wire").is_dir():
-        print("LLMOPS_BENCH_DATA names no folder with recorded traffic (wire/): nothing was replayed.")
+    folder = os.environ.get("LLMOPS_BENCH_DATA", "../shared/data")
+    if not (Path(folder) / "wire").is_dir():
+        print(
+            f"{folder} has no recorded traffic (wire/): nothing was replayed. LLMOPS_BENCH_DATA names another folder."
+        )
         return 0
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
@@ -167,14 +169,14 @@ def main() -> int:
         kind, differs = replay(exchange)
         counts[exchange.host, kind] += 1
         wrong += [f"{exchange.cassette} ({exchange.host}, {kind}): {what}" for what in differs]
+    print("| server | what | recordings |\n|---|---|---|")
+    for (host, kind), number in sorted(counts.items()):
+        print(f"| {host} | {kind} | {number} |")
+    print(f"\n{sum(counts.values())} replayed, {len(wrong)} read wrongly")
+    print(*wrong, sep="\n")
     if options.json:
-        print(json.dumps({"counts": [[*key, n] for key, n in sorted(counts.items())], "wrong": wrong}))
-    else:
-        print("| server | what | recordings |\n|---|---|---|")
-        for (host, kind), number in sorted(counts.items()):
-            print(f"| {host} | {kind} | {number} |")
-        print(f"\n{sum(counts.values())} replayed, {len(wrong)} read wrongly")
-        print(*wrong, sep="\n")
+        told = {f"{host} / {kind}": number for (host, kind), number in sorted(counts.items())}
+        print(json.dumps({"replayed": sum(counts.values()), "wrong": len(wrong), **told}))
     return 1 if wrong else 0
 
 
