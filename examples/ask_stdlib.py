@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import sys
 import time
 from collections.abc import Iterator
 
@@ -92,8 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     index.add(docstrings(), progress=True)
 
-    console = Console()
-    console.width = max(console.width, 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     wide = [
         Column(name, ratio=ratio, overflow="fold") for name, ratio in (("question", 4), ("answer", 5), ("source", 3))
     ]

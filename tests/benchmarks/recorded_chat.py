@@ -1,8 +1,8 @@
 """Replays recorded traffic of OpenAI-compatible chat completions through the parser, and counts what comes out.
 
 The recordings are VCR cassettes in the folder `wire` of the development data (LLMOPS_BENCH_DATA, by default
-../shared/data). Each recorded request and response is checked against what the recording itself says: text, tool calls, usage, how it ended. Streams
-are fed whole and byte by byte, which must give the same deltas.
+../shared/data). Each recorded request and response is checked against what the recording itself says: text, tool calls,
+usage, how it ended. Streams are fed whole and byte by byte, which must give the same deltas.
 
     python tests/benchmarks/recorded_chat.py [--quick] [--json]
 """
