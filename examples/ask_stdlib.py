@@ -92,22 +92,23 @@ def main() -> None:
     parser.add_argument("--model", default="local:smollm2", help="any model string")
     options = parser.parse_args()
     index.add(docstrings(), progress=True)
+    cache = ExactCache()
+    cache.clear()  # so that every run shows the model at work; without this, answers are kept from run to run
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     wide = [
         Column(name, ratio=ratio, overflow="fold") for name, ratio in (("question", 4), ("answer", 5), ("source", 3))
     ]
     table = Table(*wide, "cached", "verdict", "tokens", "trace", "s", show_lines=True, expand=True)
-    with using(model=Cached(model(options.model), cache=ExactCache())), console.status("Asking …"):
+    row: tuple[str, ...] = ()
+    with using(model=Cached(model(options.model), cache=cache)), console.status("Asking …"):
         for question, _, note in (line.partition(" | ") for line in QUESTIONS.splitlines()):
             began = time.perf_counter()
             row = ask(question)
             shown = f"{question}\n[dim]({note})[/]" if note else question
             table.add_row(shown, *row, f"{time.perf_counter() - began:.2f}")
     console.print(table)
-    console.print(
-        "Next: [bold].venv/bin/llmops traces show[/] and a trace of the table: step by step what a question did."
-    )
+    console.print(f"Next: [bold].venv/bin/llmops traces show {row[-1]}[/] says step by step what the last one did.")
 
 
 if __name__ == "__main__":
