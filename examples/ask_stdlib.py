@@ -100,15 +100,15 @@ def main() -> None:
         Column(name, ratio=ratio, overflow="fold") for name, ratio in (("question", 4), ("answer", 5), ("source", 3))
     ]
     table = Table(*wide, "cached", "verdict", "tokens", "trace", "s", show_lines=True, expand=True)
-    row: tuple[str, ...] = ()
+    trace_id = ""
     with using(model=Cached(model(options.model), cache=cache)), console.status("Asking …"):
         for question, _, note in (line.partition(" | ") for line in QUESTIONS.splitlines()):
             began = time.perf_counter()
-            row = ask(question)
+            *row, trace_id = ask(question)
             shown = f"{question}\n[dim]({note})[/]" if note else question
-            table.add_row(shown, *row, f"{time.perf_counter() - began:.2f}")
+            table.add_row(shown, *row, trace_id, f"{time.perf_counter() - began:.2f}")
     console.print(table)
-    console.print(f"Next: [bold].venv/bin/llmops traces show {row[-1]}[/] says step by step what the last one did.")
+    console.print(f"Next: [bold].venv/bin/llmops traces show {trace_id}[/] says step by step what the last one did.")
 
 
 if __name__ == "__main__":
