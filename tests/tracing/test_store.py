@@ -8,6 +8,7 @@ import os
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,20 @@ def test_threads_write_one_store(store: TraceStore) -> None:
         thread.join()
     assert flush()
     assert len(store.traces(limit=1000)) == 200
+
+
+def test_a_new_store_is_begun_by_many_at_once(tmp_path: Path) -> None:
+    """Whoever comes while another makes the tables waits, and no span is lost."""
+    for number in range(30):
+        store, together = TraceStore(tmp_path / str(number) / FILE), threading.Barrier(4)
+
+        def begin(one: int, store: TraceStore = store, together: threading.Barrier = together) -> None:
+            together.wait()
+            store.write([row_of(span_of(trace_id=f"{one:032x}"))])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(begin, range(4)))
+        assert len(store.traces()) == 4
 
 
 def _child(name: str) -> None:
@@ -314,3 +329,25 @@ def test_an_error_that_is_passed_on_is_one_error(store: TraceStore) -> None:
     assert spans[2].span_id == leaf
     store.write([row_of(span) for span in spans])
     assert store.traces()[0].errors == 2
+
+
+def test_a_store_that_is_held_for_long_is_written_when_it_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that holds the file costs time, and no span."""
+    path = tmp_path / "home" / FILE
+    TraceStore(path).write([row_of(span_of(1))])
+    monkeypatch.setattr("llmops_sdk.tracing.store.BUSY_S", 0.05)
+    holder = sqlite3.connect(path)
+    holder.execute("BEGIN IMMEDIATE")
+    drain = Drain(path, queue_bytes=10_000, block=False)
+    with caplog.at_level(logging.WARNING, "llmops_sdk"):
+        drain.take(span_of(2))
+        assert not drain.flush(0.3)
+        drain.take(span_of(3))
+        assert not drain.flush(0.3)
+    assert "Spans wait until it is free" in said_once(caplog)
+    holder.rollback()
+    holder.close()
+    assert drain.flush(10)
+    assert [span.span_id[-1] for span in TraceStore(path).spans("0" * 31 + "a")] == ["1", "2", "3"]

@@ -95,13 +95,11 @@ def _python() -> Finding:
     if version < TESTED[0]:
         return Finding(name="python", state="broken", detail=detail, advice="Install Python 3.11 or newer.")
     tested = version in TESTED and platform.python_implementation() == "CPython"
-    return Finding(
-        name="python", state="ok", detail=detail + (", tested" if tested else ", expected to work, not tested")
-    )
+    return Finding(name="python", state="ok", detail=detail + (", tested" if tested else ", meant to work, not tested"))
 
 
 def _platform() -> Finding:
-    levels = {"Linux": "tested", "Darwin": "supported, not tested", "Windows": "not supported, not tested"}
+    levels = {"Linux": "tested", "Darwin": "meant to work, not tested", "Windows": "not tested, and not claimed"}
     level = levels.get(platform.system(), "unknown")
     return Finding(name="platform", state="ok", detail=f"{platform.platform()}: {level}")
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmops_sdk.tracing import semconv
+
 if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
@@ -129,19 +131,19 @@ def _title(span: SpanRecord) -> Text:
 
 
 def _highlights(attributes: Mapping[str, Any]) -> Iterator[str]:
-    tokens = _tokens(*(attributes.get(f"gen_ai.usage.{way}_tokens") for way in ("input", "output")))
+    tokens = _tokens(
+        attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS), attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS)
+    )
     if tokens:
         yield f"{tokens} tokens"
-    if "llmops.cost_usd" in attributes:
-        yield f"${attributes['llmops.cost_usd']:.6f}"
-    if "gen_ai.prompt.version" in attributes:
-        yield f"version {attributes['gen_ai.prompt.version']}"
     for name, told in (
-        ("llmops.cache.result", "cache {}"),
-        ("llmops.guard.action", "guard {}"),
-        ("llmops.fallback.answered", "answered by {}"),
-        ("llmops.retrieval.hits", "{} hits"),
-        ("llmops.repair.result", "repair {}"),
+        (semconv.LLMOPS_COST_USD, "${:.6f}"),
+        (semconv.GEN_AI_PROMPT_VERSION, "version {}"),
+        (semconv.LLMOPS_CACHE_RESULT, "cache {}"),
+        (semconv.LLMOPS_GUARD_ACTION, "guard {}"),
+        (semconv.LLMOPS_FALLBACK_ANSWERED, "answered by {}"),
+        (semconv.LLMOPS_RETRIEVAL_HITS, "{} hits"),
+        (semconv.LLMOPS_REPAIR_RESULT, "repair {}"),
     ):
         if name in attributes:
             yield told.format(attributes[name])

@@ -77,7 +77,7 @@ class _PromptBase(Wrapper):
         again = self._copy()
         again._overrides = {**self._overrides, **overrides, **extra}  # noqa: SLF001 - a copy of this very object
         if deadline_s is not None:
-            again._deadline_s = _checked_seconds(deadline_s)  # noqa: SLF001
+            again._deadline_s = _checked_seconds(deadline_s)  # noqa: SLF001 - as above
         return again
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,8 +106,8 @@ class _PromptBase(Wrapper):
 def _overridden(prompt: _PromptBase, overrides: Mapping[str, Any], deadline_s: float | None) -> _PromptBase:
     """A prompt with overrides, out of a pickle."""
     again = prompt._copy()  # noqa: SLF001 - the same class
-    again._overrides = overrides  # noqa: SLF001
-    again._deadline_s = deadline_s  # noqa: SLF001
+    again._overrides = overrides  # noqa: SLF001 - as above
+    again._deadline_s = deadline_s  # noqa: SLF001 - as above
     return again
 
 

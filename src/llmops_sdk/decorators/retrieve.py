@@ -65,7 +65,7 @@ class Retriever(_RetrieverBase, Generic[P]):
         """Bind as a method."""
         return super().__get__(instance, owner)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> list[Hit]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> list[Hit]:
         """Search, and return the hits, the best first."""
         call = self._call(args, kwargs, "value", Run.start())
         hits: list[Hit] = run_sync(self._flow(call), call.run).value
@@ -88,7 +88,7 @@ class AsyncRetriever(_RetrieverBase, Generic[P]):
         """Bind as a method."""
         return super().__get__(instance, owner)
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> list[Hit]:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> list[Hit]:
         """Search, and return the hits, the best first."""
         call = self._call(args, kwargs, "value", Run.start())
         hits: list[Hit] = (await run_async(self._flow(call), call.run)).value

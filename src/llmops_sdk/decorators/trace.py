@@ -57,9 +57,9 @@ def end(span: RecordedSpan, error: BaseException | None = None) -> None:
     """End a span with the error that it ended by, if any; being closed early or cancelled is none."""
     asyncio = sys.modules.get("asyncio")  # not imported for this: who is cancelled has it
     if isinstance(error, GeneratorExit):
-        span.set_attribute("llmops.closed_early", value=True)
+        span.set_attribute(semconv.LLMOPS_CLOSED_EARLY, value=True)
     elif asyncio is not None and isinstance(error, asyncio.CancelledError):
-        span.set_attribute("llmops.cancelled", value=True)
+        span.set_attribute(semconv.LLMOPS_CANCELLED, value=True)
     elif error is not None:
         span.record_error(error)
     span.end()
@@ -146,7 +146,7 @@ class TracePassage:
 
     def end(self, error: BaseException | None, result: Any) -> None:
         """End the span."""
-        self._span.set_attribute("llmops.items", self._items)
+        self._span.set_attribute(semconv.LLMOPS_ITEMS, self._items)
         if result is not None:
             self._span.set_payload("result", result)
         end(self._span, error)

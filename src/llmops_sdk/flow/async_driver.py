@@ -248,11 +248,11 @@ _BOUND_THEMSELVES = (Gather, Contest)
 
 _ACTIONS: dict[type[Effect], Callable[[AsyncDriver, Any], Awaitable[Any]]] = {
     Send: AsyncDriver._send,  # noqa: SLF001 - the table belongs to the class
-    Next: AsyncDriver._next,  # noqa: SLF001
-    Sleep: AsyncDriver._sleep,  # noqa: SLF001
-    Block: AsyncDriver._block,  # noqa: SLF001
-    Wait: AsyncDriver._wait,  # noqa: SLF001
-    Invoke: AsyncDriver._invoke,  # noqa: SLF001
-    Gather: AsyncDriver._gather,  # noqa: SLF001
-    Contest: AsyncDriver._contest,  # noqa: SLF001
+    Next: AsyncDriver._next,  # noqa: SLF001 - as above
+    Sleep: AsyncDriver._sleep,  # noqa: SLF001 - as above
+    Block: AsyncDriver._block,  # noqa: SLF001 - as above
+    Wait: AsyncDriver._wait,  # noqa: SLF001 - as above
+    Invoke: AsyncDriver._invoke,  # noqa: SLF001 - as above
+    Gather: AsyncDriver._gather,  # noqa: SLF001 - as above
+    Contest: AsyncDriver._contest,  # noqa: SLF001 - as above
 }

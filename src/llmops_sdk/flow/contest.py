@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmops_sdk.errors import AllModelsFailedError, DeadlineExceededError
 from llmops_sdk.flow.effects import END, Contest, End, Gather
 from llmops_sdk.flow.run import sooner
-from llmops_sdk.tracing import current_span
+from llmops_sdk.tracing import current_span, semconv
 from llmops_sdk.types import Usage
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ class Won:
         total = sum(known, Usage())
         if self._span.is_recording():  # a race that was left early closes after the spans of its flow
             self._span.add_event(
-                "llmops.race.lost",
+                semconv.LLMOPS_RACE_LOST_EVENT,
                 {
-                    "llmops.race.losers": len(losers),
-                    "gen_ai.usage.input_tokens": total.input_tokens or 0,
-                    "gen_ai.usage.output_tokens": total.output_tokens or 0,
+                    semconv.LLMOPS_RACE_LOSERS: len(losers),
+                    semconv.GEN_AI_USAGE_INPUT_TOKENS: total.input_tokens or 0,
+                    semconv.GEN_AI_USAGE_OUTPUT_TOKENS: total.output_tokens or 0,
                 },
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -85,5 +84,4 @@ def streaming_run(deadline_s: float | None = None) -> Run:
     """The run of a stream: its spans stand under the span that is current now, wherever it is read."""
     from opentelemetry import context
 
-    at = None if deadline_s is None else time.monotonic() + deadline_s
-    return Run(streaming=True, deadline_s=at, parent=context.get_current())
+    return Run.start(streaming=True, deadline_s=deadline_s, parent=context.get_current())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_sdk.errors import FlowCancelled
 from llmops_sdk.settings import Settings, current_settings
-from llmops_sdk.tracing import Scope, current_scope, start_span
+from llmops_sdk.tracing import Scope, current_scope, semconv, start_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ class FlowSpan:
         if driver is not None and span in driver.spans:
             driver.spans.remove(span)
         if isinstance(error, FlowCancelled | GeneratorExit):
-            span.set_attribute("llmops.cancelled", True)
+            span.set_attribute(semconv.LLMOPS_CANCELLED, True)
         elif error is not None:
             span.record_error(error)
         span.end()

@@ -28,7 +28,8 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Whether calling `function` gives a coroutine: a function, a partial of one, or an object that is called."""
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004 - whether it may be called is not the question
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def refuse_coroutine(function: Callable[..., Any], *, returned: bool = False) -> AsyncFunctionError:
@@ -198,11 +199,11 @@ class SyncDriver(Driver):
 
 _ACTIONS: dict[type[Effect], Callable[[SyncDriver, Any], Any]] = {
     Send: SyncDriver._send,  # noqa: SLF001 - the table belongs to the class
-    Next: SyncDriver._next,  # noqa: SLF001
-    Sleep: SyncDriver._sleep,  # noqa: SLF001
-    Block: SyncDriver._block,  # noqa: SLF001
-    Wait: SyncDriver._wait,  # noqa: SLF001
-    Invoke: SyncDriver._invoke,  # noqa: SLF001
-    Gather: SyncDriver._gather,  # noqa: SLF001
-    Contest: SyncDriver._contest,  # noqa: SLF001
+    Next: SyncDriver._next,  # noqa: SLF001 - as above
+    Sleep: SyncDriver._sleep,  # noqa: SLF001 - as above
+    Block: SyncDriver._block,  # noqa: SLF001 - as above
+    Wait: SyncDriver._wait,  # noqa: SLF001 - as above
+    Invoke: SyncDriver._invoke,  # noqa: SLF001 - as above
+    Gather: SyncDriver._gather,  # noqa: SLF001 - as above
+    Contest: SyncDriver._contest,  # noqa: SLF001 - as above
 }

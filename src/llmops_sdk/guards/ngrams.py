@@ -95,7 +95,7 @@ def fold(text: str) -> Folded:
     if text.isascii():
         codes = table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
     else:
-        codes, places = _folded_unicode(text, table)
+        codes, places = _folded_unicode(text)
     if _SPACED.search(text) is not None:
         codes, places = _joined(text, codes, places)
     space = codes == 32
@@ -112,7 +112,7 @@ def fold(text: str) -> Folded:
     return Folded(np.where(inside & (codes < 128), leet[low], codes).astype(np.uint32), places)
 
 
-def _folded_unicode(text: str, table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _folded_unicode(text: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Every character replaced by what `_plain` says, which may be none or several."""
     import numpy as np
 

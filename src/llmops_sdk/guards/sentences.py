@@ -58,14 +58,6 @@ def _after_armour(text: str, start: int, end: int) -> int:
         end = stop.end()
 
 
-def last_boundary(text: str) -> int:
-    """The position after the last sentence end, or 0 if none."""
-    last = 0
-    while boundary := next_boundary(text, last):
-        last = boundary
-    return last
-
-
 def segments(text: str) -> list[int]:
     """Where a text is cut for scanning: positions from 0 to its length, at sentence ends, at most `SEGMENT_CHARS` apart.
 
@@ -87,13 +79,3 @@ def _cut_long(text: str, cuts: list[int], end: int) -> None:
     while end - cuts[-1] > SEGMENT_CHARS:
         space = text.rfind(" ", cuts[-1] + SEGMENT_CHARS // 2, cuts[-1] + SEGMENT_CHARS)
         cuts.append(space + 1 if space > 0 else cuts[-1] + SEGMENT_CHARS)
-
-
-def windows(text: str, sizes: tuple[int, ...] = (1, 2, 4)) -> list[tuple[int, int]]:
-    """Overlapping pieces of a text as (start, end): every run of so many segments, and the whole if it has fewer."""
-    cuts = segments(text)
-    count = len(cuts) - 1
-    spans = {(cuts[i], cuts[i + size]) for size in sizes for i in range(count - size + 1)}
-    if 0 < count < max(sizes):
-        spans.add((0, len(text)))
-    return sorted(spans)

@@ -17,16 +17,16 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from llmops_sdk.checks import check_number, check_request_numbers, near_name
+from llmops_sdk.codec import EXACT_BELOW
 from llmops_sdk.errors import ModelStringError, UsageError
 from llmops_sdk.providers.openai_request import OWNED
 from llmops_sdk.types import canonical_json
 
 PROVIDERS: Final = ("openai", "openai+http", "openai+https", "local")
 LATER: Final = ("anthropic", "google")
-"""Providers that DESIGN names and that this version does not speak yet."""
+"""Providers that have a name already and that this version does not speak yet."""
 
 FORMS: Final = "openai:NAME, openai+http://HOST:PORT/v1#NAME, openai+https://HOST/v1#NAME, local:PATH_OR_ID"
-EXACT_BELOW: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,5 +177,6 @@ def _at_exit() -> None:
         _Process.transport.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

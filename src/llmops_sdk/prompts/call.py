@@ -130,7 +130,7 @@ class PromptPlan:
         }
         changed = dict(overrides) | ({"model": run.scope.model} if run.scope.model and "model" not in overrides else {})
         for name, value in changed.items():
-            told[f"llmops.prompt.override.{name}"] = value.name if isinstance(value, Model) else str(value)
+            told[f"{semconv.LLMOPS_PROMPT_OVERRIDE}.{name}"] = value.name if isinstance(value, Model) else str(value)
         return told
 
     def _parsed(self, model: Model, request: Request, response: Response, run: Run) -> Flow[Response]:
@@ -141,7 +141,7 @@ class PromptPlan:
             return dataclasses.replace(response, parsed=parse_output(self.output, response.text))
         except OutputValidationError as error:
             wrong = error
-        with run.span(f"repair {self.name}", attributes={"llmops.repair.reason": str(wrong)}) as span:
+        with run.span(f"repair {self.name}", attributes={semconv.LLMOPS_REPAIR_REASON: str(wrong)}) as span:
             turns = (
                 *request.messages,
                 Message.assistant(response.text),
@@ -151,10 +151,10 @@ class PromptPlan:
             try:
                 parsed = parse_output(self.output, again.text)
             except OutputValidationError as error:
-                span.set_attribute("llmops.repair.result", "failed")
+                span.set_attribute(semconv.LLMOPS_REPAIR_RESULT, "failed")
                 error.partial = again
                 raise
-            span.set_attribute("llmops.repair.result", "mended")
+            span.set_attribute(semconv.LLMOPS_REPAIR_RESULT, "mended")
         usage = response.usage + again.usage
         cost = None if response.cost_usd is None or again.cost_usd is None else response.cost_usd + again.cost_usd
         return dataclasses.replace(again, parsed=parsed, usage=usage, cost_usd=cost, cached=False)

@@ -28,8 +28,8 @@ class PromptVersion:
         name: the prompt's name, by default `module.qualname`.
         hash: SHA-256, in hex, of everything in the code that determines the request.
         signature_hash: the same of the parameters, their annotations and the output.
-        number: its number in `prompts.lock`; None where no lock file gives one.
-        labels: its labels in `prompts.lock`.
+        number: for a file that numbers versions, which there is not yet: None.
+        labels: for the same file: empty.
         source: the text of the prompt's function; "" where there is none.
         captured: names of the constants, closure variables and defaults whose values are part of the hash.
         opaque: names of what the code uses and the hash does not cover.

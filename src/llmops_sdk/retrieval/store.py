@@ -21,6 +21,7 @@ from llmops_sdk.errors import StoreError
 from llmops_sdk.retrieval.document import Document, Fact, comparable
 from llmops_sdk.settings import make_file, make_folder
 from llmops_sdk.tracing.forking import unforked
+from llmops_sdk.tracing.store import use_log
 from llmops_sdk.types import Hit, canonical_json
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self.path.parent} cannot be made: {error}. Give the index another path.") from error
         with self._connection() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_log(connection, BUSY_S)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Writing(self.path, connection)
@@ -234,7 +235,7 @@ class Snapshot:
             part = [int(at) for at in ids[begin : begin + AT_ONCE]]
             marks = ",".join("?" * len(part))
             found.update(
-                self._connection.execute(f"SELECT id, vector FROM chunks WHERE id IN ({marks})", part)  # noqa: S608
+                self._connection.execute(f"SELECT id, vector FROM chunks WHERE id IN ({marks})", part)  # noqa: S608 - as above
             )
         if any(len(vector) != dimension * 4 for vector in found.values()) or len(found) != len(ids):
             raise damaged(self._path, f"vectors are missing or not of {dimension} numbers")

@@ -38,6 +38,7 @@ class Drain:
         self.queue_bytes = queue_bytes
         self.block = block
         self._broken = False
+        self._waited = False
         self._renew()
 
     def _renew(self) -> None:
@@ -102,32 +103,42 @@ class Drain:
             self._size_bytes = 0
             self._writing = bool(waiting)
             self._changed.notify_all()
+        written = True
         try:
-            if waiting:
-                self._write([row for row, _ in waiting])
+            written = not waiting or self._write([row for row, _ in waiting])
         finally:
             with self._changed:
+                if not written:
+                    self._queue.extendleft(reversed(waiting))
+                    self._size_bytes += sum(size for _, size in waiting)
                 self._writing = False
                 self._changed.notify_all()
 
-    def _write(self, rows: list[Row]) -> None:
-        from llmops_sdk.tracing.store import TraceStore
+    def _write(self, rows: list[Row]) -> bool:
+        """Write spans; False where another process holds the store, and they are to be tried again."""
+        from llmops_sdk.tracing.store import TraceStore, is_busy
 
         try:
             TraceStore(self.path).write(rows)
         except StoreError as error:
+            if is_busy(error):
+                if not self._waited:
+                    log.warning("llmops: %s Spans wait until it is free.", error)
+                self._waited = True
+                return False
             if not self._broken:
                 log.warning("llmops: %s Spans of this process are not stored.", error)
             self._broken = True
+        return True
 
     def flush(self, timeout_s: float) -> bool:
-        """Write what waits; False if that took longer."""
+        """Write what waits; False if that took longer, or the store cannot be written."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             self._write_all()
             with self._changed:
                 if not self._queue and not self._writing:
-                    return True
+                    return not self._broken
                 self._changed.wait(min(0.05, max(0.0, until - time.monotonic())))
         return False
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llmops_sdk.tracing import semconv
-from llmops_sdk.types import EmbedRequest, Part, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
+from llmops_sdk.types import Part, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from llmops_sdk.tracing.span import RecordedSpan
@@ -23,8 +23,6 @@ def request_attributes(request: AnyRequest, *, operation: str, provider: str, mo
         semconv.GEN_AI_REQUEST_MODEL: model,
         semconv.OPENINFERENCE_SPAN_KIND: _KINDS.get(operation, "CHAIN"),
     }
-    if isinstance(request, EmbedRequest):
-        return told
     if isinstance(request, Request):
         told |= {
             semconv.GEN_AI_REQUEST_TEMPERATURE: _float(request.temperature),

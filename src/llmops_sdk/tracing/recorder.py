@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as otel_context
@@ -352,15 +352,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
-
-__all__: Sequence[str] = (
-    "NOT_KEPT",
-    "Recorder",
-    "Sink",
-    "add_sink",
-    "configure",
-    "end",
-    "flush",
-    "snapshot_of",
-    "tracer",
-)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ class TraceStore:
             make_folder(self.path.parent)
             make_file(self.path)
             with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_log(connection, BUSY_S)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 version = self._version(connection)
                 if version == 0:
@@ -191,8 +192,10 @@ class TraceStore:
                 yield connection
 
     def _version(self, connection: sqlite3.Connection) -> int:
+        connection.execute("BEGIN")  # one state of the file: another process may be making the tables
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        connection.rollback()
         if version > FORMAT:
             raise StoreError(
                 f"{self.path} was written by a newer version (format {version}; this one writes {FORMAT}). Upgrade "
@@ -211,6 +214,25 @@ class TraceStore:
                 f"The trace store {self.path} cannot be {what}: {error}. Check that the folder is yours and has room; if "
                 f"the file is damaged, move it away."
             ) from error
+
+
+def is_busy(error: StoreError) -> bool:
+    """Whether the store was only held by somebody else, for longer than `BUSY_S`."""
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def use_log(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Write ahead to a log. SQLite itself does not wait for whoever is turning the same new file to it."""
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 def _records(connection: sqlite3.Connection, trace_id: str) -> list[SpanRecord]:

@@ -108,7 +108,7 @@ class Cached(Model):
 
     def _tell(self, error: StoreError, span: RecordedSpan) -> None:
         """Say on the span that the cache failed, and in the log once for each cache and reason."""
-        span.set_attribute("llmops.cache.error", str(error))
+        span.set_attribute(semconv.LLMOPS_CACHE_ERROR, str(error))
         if self.cache.is_news(error):
             log.warning("llmops: %s Calls go on without it; this is said once.", error)
 
@@ -130,9 +130,12 @@ def _replay(entry: Entry, request: Request, run: Run, span: RecordedSpan) -> Flo
         span_id=span.span_id,
     )
     span.set_attribute(semconv.LLMOPS_CACHE_RESULT, "hit")
-    for name, saved in (("input", stored.usage.input_tokens), ("output", stored.usage.output_tokens)):
+    for name, saved in (
+        (semconv.LLMOPS_CACHE_SAVED_INPUT_TOKENS, stored.usage.input_tokens),
+        (semconv.LLMOPS_CACHE_SAVED_OUTPUT_TOKENS, stored.usage.output_tokens),
+    ):
         if saved is not None:
-            span.set_attribute(f"llmops.cache.saved_{name}_tokens", saved)
+            span.set_attribute(name, saved)
     record_request(span, request)
     if run.streaming:
         for delta in entry.deltas or deltas_of(stored):

@@ -210,7 +210,8 @@ def _after_fork() -> None:
         cache.forget_leaders()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _encode(entry: Entry) -> str:

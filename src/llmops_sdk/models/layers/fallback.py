@@ -9,6 +9,7 @@ from llmops_sdk.checks import check_number
 from llmops_sdk.errors import AllModelsFailedError, RetryableError, UsageError
 from llmops_sdk.flow import Model, Race, Sleep
 from llmops_sdk.models.layers.inner import inner
+from llmops_sdk.tracing import semconv
 
 if TYPE_CHECKING:
     from llmops_sdk.flow import Flow, Run
@@ -37,7 +38,8 @@ class Fallback(Model):
 
     def flow(self, request: AnyRequest, run: Run) -> Flow[Any]:
         """The first answer."""
-        with run.span("fallback", attributes={"llmops.fallback.models": [m.name for m in self.models]}) as span:
+        asked = {semconv.LLMOPS_FALLBACK_MODELS: [model.name for model in self.models]}
+        with run.span("fallback", attributes=asked) as span:
             if self.hedge_s is not None:
                 flows = [model.flow(request, run) for model in self.models]
                 return (yield Race(flows, self.hedge_s))
@@ -50,9 +52,10 @@ class Fallback(Model):
                 except RetryableError as error:
                     errors.append(error)
                     span.add_event(
-                        "llmops.fallback.failed", {"llmops.model": model.name, "error.type": type(error).__name__}
+                        semconv.LLMOPS_FALLBACK_FAILED_EVENT,
+                        {semconv.LLMOPS_MODEL: model.name, semconv.ERROR_TYPE: type(error).__name__},
                     )
                 else:
-                    span.set_attribute("llmops.fallback.answered", model.name)
+                    span.set_attribute(semconv.LLMOPS_FALLBACK_ANSWERED, model.name)
                     return response
             raise AllModelsFailedError(errors) from errors[-1]
