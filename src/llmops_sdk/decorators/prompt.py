@@ -46,7 +46,7 @@ _FOR_PROVIDER = "What only the provider knows goes into extra={…}."
 _TYPES_OF_TYPES = ("typing", "types", "typing_extensions")
 """Where the classes of `list[str]`, `int | None`, `Annotated[…]` and their like are defined."""
 
-PARAMETERS = ("temperature", "top_p", "max_tokens", "stop", "seed", "tool_choice")
+PARAMETERS = ("temperature", "top_p", "max_tokens", "stop", "seed")
 
 
 class _PromptBase(Wrapper):

@@ -104,7 +104,6 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        tool_choice: str | None = None,
         extra: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> None:
@@ -126,7 +125,6 @@ class using:  # noqa: N801 - read as a verb: `with using(user="u1"):`
             "max_tokens": max_tokens,
             "stop": stop,
             "seed": seed,
-            "tool_choice": tool_choice,
         }
         self._scope = Scope(
             user=user,
