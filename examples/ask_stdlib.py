@@ -95,9 +95,9 @@ def main() -> None:
     cache = ExactCache()
     cache.clear()  # so that every run shows the model at work; without this, answers are kept from run to run
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     wide = [
-        Column(name, ratio=ratio, overflow="fold") for name, ratio in (("question", 4), ("answer", 5), ("source", 3))
+        Column(name, ratio=ratio, overflow="fold") for name, ratio in (("question", 4), ("answer", 5), ("source", 4))
     ]
     table = Table(*wide, "cached", "verdict", "tokens", "trace", "s", show_lines=True, expand=True)
     trace_id = ""
