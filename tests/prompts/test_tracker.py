@@ -257,19 +257,6 @@ def test_a_model_counts_by_its_name(one: object, other: object, same: bool) -> N
     assert (_declared_hash(model=one) == _declared_hash(model=other)) is same
 
 
-def test_tools_count_with_their_annotations() -> None:
-    """A tool's signature is sent to the model; a helper's is not."""
-
-    def narrow(count: int) -> str:
-        return str(count)
-
-    def wide(count: float) -> str:
-        return str(count)
-
-    wide.__qualname__ = narrow.__qualname__
-    assert _declared_hash(tools=[narrow]) != _declared_hash(tools=[wide])
-
-
 class Kinds:
     """Prompts of every kind of function."""
 

@@ -77,7 +77,6 @@ class Closure:
         self._numbers: dict[int, int] = {}
         self._kept: list[object] = []
         self._queue: list[Callable[[], None]] = []
-        self._annotated = {id(self.root), *(id(root_function(tool)) for tool in _tools(declared))}
 
     def walk(self) -> None:
         """Follow every name to its end."""
@@ -130,7 +129,7 @@ class Closure:
         if found is None:
             self._fill_without_source(part, function, around)
         else:
-            annotated = id(function) in self._annotated
+            annotated = function is self.root
             part.form = found.form(annotations=annotated)
             self._bind_all(part, found.references(), around)
             if annotated:
@@ -285,8 +284,3 @@ def root_function(target: Any) -> FunctionType:
             target = type(target).__call__
         else:
             raise TypeError(f"{type(target).__name__} is not made of a Python function")
-
-
-def _tools(declared: Mapping[str, object]) -> Sequence[Any]:
-    tools = declared.get("tools")
-    return tools if isinstance(tools, list | tuple) else ()
