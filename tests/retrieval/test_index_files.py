@@ -18,6 +18,7 @@ from toy_embedder import ToyEmbedder
 
 from llmops_sdk import Index
 from llmops_sdk.errors import StoreError
+from llmops_sdk.retrieval.store import Store
 
 DOCUMENTS = [(f"d{number}", f"word{number} and some more text", {"even": number % 2 == 0}) for number in range(60)]
 
@@ -198,14 +199,16 @@ def test_an_index_that_was_shipped_read_only_can_be_searched(shipped: Path) -> N
     assert sorted(file.name for file in shipped.iterdir()) == ["index.db"]
 
 
-def test_a_locked_index_is_waited_for_and_then_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer that does not end. (The patience is shortened: half a minute is for users.)"""
-    monkeypatch.setattr("llmops_sdk.retrieval.store.BUSY_S", 0.2)
+def test_a_locked_index_is_waited_for_and_then_told(path: Path) -> None:
+    """Another writer that does not end; meanwhile the index is searched."""
     connection = sqlite3.connect(path / "index.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        with pytest.raises(StoreError, match="has been locked by another process"):
-            opened(path).add([("new", "text")])
+        with (
+            pytest.raises(StoreError, match=r"has been locked by another process for 0\.2 s"),
+            Store(path, busy_s=0.2).writing(),
+        ):
+            raise AssertionError("the lock was not seen")
         assert opened(path).search("word1 and some more text", k=1)[0].source == "d1"
     finally:
         connection.close()

@@ -271,12 +271,12 @@ def test_without_a_store_nothing_is_written(llmops_home: Path) -> None:
 
 def test_a_full_queue_drops_and_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Memory is bounded; what was lost is said."""
-    drain = Drain(tmp_path / "home" / FILE, queue_bytes=2000, block=False)
+    drain = Drain(TraceStore(tmp_path / "home" / FILE), queue_bytes=2000, block=False)
     with caplog.at_level(logging.WARNING, "llmops_sdk"):
         for number in range(100):
             drain.take(span_of(number))
     assert drain.flush(10)
-    stored = len(TraceStore(drain.path).spans("0" * 31 + "a"))
+    stored = len(drain.store.spans("0" * 31 + "a"))
     assert drain.dropped > 0
     assert stored + drain.dropped == 100
     assert "queue_bytes" in said_once(caplog)
@@ -284,17 +284,17 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_a_full_queue_waits_where_asked(tmp_path: Path) -> None:
     """`on_full="block"`: slower, and complete."""
-    drain = Drain(tmp_path / "home" / FILE, queue_bytes=2000, block=True)
+    drain = Drain(TraceStore(tmp_path / "home" / FILE), queue_bytes=2000, block=True)
     for number in range(100):
         drain.take(span_of(number))
     assert drain.flush(10)
     assert drain.dropped == 0
-    assert len(TraceStore(drain.path).spans("0" * 31 + "a")) == 100
+    assert len(drain.store.spans("0" * 31 + "a")) == 100
 
 
 def test_one_span_larger_than_the_queue_is_kept(tmp_path: Path) -> None:
     """A bound that nothing fits into would store nothing for ever."""
-    drain = Drain(tmp_path / "home" / FILE, queue_bytes=10, block=False)
+    drain = Drain(TraceStore(tmp_path / "home" / FILE), queue_bytes=10, block=False)
     drain.take(span_of(1, payload={"result": "x" * 1000}))
     assert drain.flush(10)
     assert drain.dropped == 0
@@ -332,15 +332,14 @@ def test_an_error_that_is_passed_on_is_one_error(store: TraceStore) -> None:
 
 
 def test_a_store_that_is_held_for_long_is_written_when_it_is_free(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another process that holds the file costs time, and no span."""
     path = tmp_path / "home" / FILE
     TraceStore(path).write([row_of(span_of(1))])
-    monkeypatch.setattr("llmops_sdk.tracing.store.BUSY_S", 0.05)
     holder = sqlite3.connect(path)
     holder.execute("BEGIN IMMEDIATE")
-    drain = Drain(path, queue_bytes=10_000, block=False)
+    drain = Drain(TraceStore(path, busy_s=0.05), queue_bytes=10_000, block=False)
     with caplog.at_level(logging.WARNING, "llmops_sdk"):
         drain.take(span_of(2))
         assert not drain.flush(0.3)

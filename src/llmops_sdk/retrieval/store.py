@@ -71,7 +71,8 @@ class Entry:
 class Store:
     """The file in `folder`. Raises `StoreError` for one that is corrupt, foreign, locked or not writable."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, busy_s: float = BUSY_S) -> None:
+        self.busy_s = busy_s
         self.path = folder / FILE
 
     @contextlib.contextmanager
@@ -98,7 +99,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self.path.parent} cannot be made: {error}. Give the index another path.") from error
         with self._connection() as connection:
-            use_log(connection, BUSY_S)
+            use_log(connection, self.busy_s)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Writing(self.path, connection)
@@ -126,13 +127,13 @@ class Store:
         log = self.path.with_name(f"{FILE}-wal")
         if not os.access(self.path.parent, os.W_OK) and not log.exists():
             address += "?immutable=1"
-        return sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
+        return sqlite3.connect(address, uri=True, timeout=self.busy_s, isolation_level=None)
 
     def _told(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(
-                f"{self.path} has been locked by another process for {BUSY_S:.0f} s. Try again when it has ended."
+                f"{self.path} has been locked by another process for {self.busy_s:g} s. Try again when it has ended."
             )
         if code in _OUTSIDE:
             return StoreError(

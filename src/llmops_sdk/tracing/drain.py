@@ -17,7 +17,7 @@ from llmops_sdk.settings import find_home
 if TYPE_CHECKING:
     from llmops_sdk.settings import Settings
     from llmops_sdk.tracing.record import SpanRecord
-    from llmops_sdk.tracing.store import Row
+    from llmops_sdk.tracing.store import Row, TraceStore
 
 log = logging.getLogger("llmops_sdk")
 
@@ -32,8 +32,8 @@ class Drain:
     `queue_bytes` bounds what waits. On a full queue a span is dropped and counted, or with `block` its thread waits.
     """
 
-    def __init__(self, path: Path, *, queue_bytes: int, block: bool) -> None:
-        self.path = path
+    def __init__(self, store: TraceStore, *, queue_bytes: int, block: bool) -> None:
+        self.store = store
         self.dropped = 0
         self.queue_bytes = queue_bytes
         self.block = block
@@ -116,10 +116,10 @@ class Drain:
 
     def _write(self, rows: list[Row]) -> bool:
         """Write spans; False where another process holds the store, and they are to be tried again."""
-        from llmops_sdk.tracing.store import TraceStore, is_busy
+        from llmops_sdk.tracing.store import is_busy
 
         try:
-            TraceStore(self.path).write(rows)
+            self.store.write(rows)
         except StoreError as error:
             if is_busy(error):
                 if not self._waited:
@@ -152,14 +152,14 @@ class _Process:
 
 def store_drain(settings: Settings) -> Drain:
     """The drain of the store in the settings' home."""
-    from llmops_sdk.tracing.store import FILE
+    from llmops_sdk.tracing.store import FILE, TraceStore
 
     path = (find_home(settings) / FILE).absolute()
     with _Process.lock:
         drain = _Process.drains.get(path)
         if drain is None:
             drain = _Process.drains[path] = Drain(
-                path, queue_bytes=settings.queue_bytes, block=settings.on_full == "block"
+                TraceStore(path), queue_bytes=settings.queue_bytes, block=settings.on_full == "block"
             )
             if len(_Process.drains) == 1:
                 atexit.register(_flush_all)

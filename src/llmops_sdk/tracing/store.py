@@ -122,11 +122,13 @@ class TraceSummary:
 class TraceStore:
     """The store at `path`. Raises `StoreError` for a file that is damaged, foreign, newer or not accessible.
 
-    A connection lives for one operation, so that threads and forked processes need no care.
+    A connection lives for one operation, so that threads and forked processes need no care. `busy_s`: how long a file that
+    somebody else holds is waited for.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_s: float = BUSY_S) -> None:
         self.path = path
+        self.busy_s = busy_s
 
     def write(self, rows: Sequence[Row]) -> None:
         """Store spans in one transaction; one that is there already is replaced."""
@@ -168,8 +170,8 @@ class TraceStore:
         with self._told("written"), unforked():
             make_folder(self.path.parent)
             make_file(self.path)
-            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
-                use_log(connection, BUSY_S)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=self.busy_s)) as connection:
+                use_log(connection, self.busy_s)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 version = self._version(connection)
                 if version == 0:
@@ -186,7 +188,7 @@ class TraceStore:
             # a reader of a log needs a file of its own beside it, which a folder that is not writable cannot have
             how = "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
             address = f"{self.path.absolute().as_uri()}?{how}"
-            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as connection:
+            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=self.busy_s)) as connection:
                 if self._version(connection) == 0:
                     raise StoreError(f"{self.path} holds no traces: it is empty, or not a trace store.")
                 yield connection
@@ -217,7 +219,7 @@ class TraceStore:
 
 
 def is_busy(error: StoreError) -> bool:
-    """Whether the store was only held by somebody else, for longer than `BUSY_S`."""
+    """Whether the store was only held by somebody else, for longer than it was waited for."""
     cause = error.__cause__
     return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
